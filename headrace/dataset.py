@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
@@ -38,6 +38,9 @@ KNOWN_TIME = "known_time"
 
 SOURCE_STATES = ("raw", "validated", "rejected")
 """States of the tables that are named after a source."""
+
+COMPUTED_STATES = ("derived", "features")
+"""States of the tables that a kernel computes."""
 
 DATABASE_URL = "HEADRACE_DATABASE_URL"
 """Environment variable with the address of the database that table sources are read from, unless they name another."""
@@ -236,7 +239,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Input:
-    """A table that a feature table or a labeling task reads.
+    """A table that a feature table, a derived table or a labeling task reads.
 
     Attributes:
         table: State and name below the dataset, for example `validated/flights`.
@@ -296,6 +299,24 @@ class FeatureTable:
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
 
+    state: ClassVar[str] = "features"
+
+    @property
+    def row_schema(self) -> dict[str, pl.DataType]:
+        """Column → type of its rows, in their order."""
+        keys = {name: self.key_types.get(name, pl.String()) for name in self.keys}
+        return {**keys, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **self.features}
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Columns that identify a row."""
+        return (*self.keys, EVENT_TIME)
+
+    @property
+    def sort_key(self) -> tuple[str, ...]:
+        """Columns that rows are sorted by."""
+        return (*self.keys, EVENT_TIME, KNOWN_TIME)
+
     def with_params(self, params: Mapping[str, Any]) -> "FeatureTable":
         """The same feature table with these values of its parameters."""
         if not self.params:
@@ -309,6 +330,67 @@ class FeatureTable:
                 f"the feature table {self.name}: expected a ttl from 0 (no limit) to {MAX_TTL}, found {self.ttl}"
             )
 
+
+@dataclass(frozen=True)
+class DerivedTable:
+    """A table that is computed from others, and that is not a feature: other tables and people read it.
+
+    Attributes:
+        name: Name of the table in `derived/`.
+        key: Columns that identify a row of a partition; rows are sorted by them.
+        inputs: As of a `FeatureTable`.
+        transform: The kernel, as of a `FeatureTable`. It gives the declared columns.
+        columns: Column → Polars type, the key included. If `event_time` is one of them, it is in the partition's
+            interval; if `known_time` is, it is not before the known times of the features, labels and derived rows that
+            a row is computed from. Both are UTC in microseconds. Other columns of the kernel's frame are dropped.
+        description: What it holds, for readers.
+        batch_size: As of a `FeatureTable`; above 1, it needs `event_time`, which says to which partition a row belongs.
+        files: Data files that the kernel opens, as paths below the project's root.
+        params: As of a `FeatureTable`.
+        partitions: How it is cut; by default as its first input.
+        modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    inputs: Mapping[str, Input]
+    transform: Callable[..., pl.LazyFrame]
+    columns: Mapping[str, pl.DataType]
+    description: str = ""
+    batch_size: int = 1
+    files: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    partitions: Partitions | None = None
+    modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
+
+    state: ClassVar[str] = "derived"
+
+    @property
+    def row_schema(self) -> dict[str, pl.DataType]:
+        """Column → type of its rows, in their order."""
+        return dict(self.columns)
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Columns that identify a row of a partition."""
+        return self.key
+
+    @property
+    def sort_key(self) -> tuple[str, ...]:
+        """Columns that rows are sorted by."""
+        return self.key
+
+    def with_params(self, params: Mapping[str, Any]) -> "DerivedTable":
+        """The same table with these values of its parameters."""
+        if not self.params:
+            return self
+        return replace(self, transform=_with_params(self.transform, params), params=())
+
+
+KernelTable = FeatureTable | DerivedTable
+"""A table that a kernel computes."""
 
 LabelingFunction = Callable[[Mapping[str, Any]], str | None]
 """A sampled row → the choice it votes for, or None to abstain."""
@@ -437,7 +519,8 @@ class Dataset:
         description: What readers of Feast's registry and of Airflow see.
         owner: The team or person responsible for it.
         sources: Where its raw data comes from.
-        features: Its feature tables, each after those that it reads.
+        features: Its feature tables.
+        derived: Tables that are computed from others and are not features.
         labels: The questions that people answer about its rows.
         service: Name of the Feast FeatureService that serves all feature tables.
         schedule: When Airflow refreshes it: a cron expression in UTC; empty for never by itself. Airflow reads it, the
@@ -453,6 +536,7 @@ class Dataset:
     owner: str
     sources: tuple[Source, ...]
     features: tuple[FeatureTable, ...] = ()
+    derived: tuple[DerivedTable, ...] = ()
     labels: tuple[LabelingTask, ...] = ()
     service: str = ""
     schedule: str = "0 6 * * *"
@@ -468,15 +552,26 @@ class Dataset:
         own = (source.guards for source in self.sources if source.name == name and state in SOURCE_STATES)
         return next(filter(None, own), self.guards)
 
+    @property
+    def kernel_tables(self) -> tuple[KernelTable, ...]:
+        """The tables that kernels compute."""
+        return (*self.derived, *self.features)
+
     def partitions_of(self, table: str) -> Partitions:
-        """The partitions of a table `<state>/<name>`. Annotations and labels have UTC days."""
+        """The partitions of a table `<state>/<name>`.
+
+        Annotations have UTC days, and so have labels, unless they depend on all answers: then they are one partition.
+        """
         passed = set[str]()
         while table not in passed:
             passed.add(table)
             state, _, name = table.partition("/")
             if state in SOURCE_STATES:
                 return next((source.partitioning for source in self.sources if source.name == name), Daily())
-            found = next((one for one in self.features if state == "features" and one.name == name), None)
+            if state == "labels":
+                task = next((one for one in self.labels if one.name == name), None)
+                return Daily() if task is None or task.consensus == "majority" else Unpartitioned()
+            found = next((one for one in self.kernel_tables if (one.state, one.name) == (state, name)), None)
             if found is None or not found.inputs:
                 break
             if found.partitions is not None:

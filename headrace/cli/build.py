@@ -97,10 +97,13 @@ def transform(  # noqa: PLR0913  each is an option of the command
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Validated → features: compute the partitions whose inputs or code changed."""
+    """Validated → features and derived tables: compute the partitions whose inputs or code changed.
+
+    Labels that they read are aggregated first, unless tables are named.
+    """
     chosen = chosen_partitions(partition, first, last)
     with dataset_tables(dataset, run) as (settings, table_store):
-        steps = _command_stages(dataset, "transform", table)
+        steps = _command_stages(dataset, "transform", table) if table else _transform_stages(dataset)
         confirm_recomputation(steps, table_store, chosen, yes=yes or as_json)
         ran = _run(settings, table_store, steps, chosen)
     report(ran, as_json=as_json)
@@ -123,7 +126,7 @@ def run(  # noqa: PLR0913  each is an option of the command
         found = _ingest(dataset, settings, table_store)
         if not as_json:
             typer.echo("\n".join(str(item) for item in found))
-        validations, transforms = _command_stages(dataset, "validate"), _command_stages(dataset, "transform")
+        validations, transforms = _command_stages(dataset, "validate"), _transform_stages(dataset)
         confirm_recomputation([*validations, *transforms], table_store, chosen, yes=yes or as_json)
         ran = [*_run(settings, table_store, validations, chosen), *_run(settings, table_store, transforms, chosen)]
     if not (release and as_json):
@@ -242,6 +245,13 @@ def _command_stages(dataset: str, verb: str, tables: list[str] | None = None) ->
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
     return graph.command_stages(load_dataset(dataset), verb, tables or ())
+
+
+def _transform_stages(dataset: str) -> "tuple[Stage, ...]":
+    from headrace.project import graph  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+
+    return graph.transform_stages(load_dataset(dataset))
 
 
 def _run(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from headrace.dataset import Dataset, LabelingTask
     from headrace.label.review import ReviewDecision
+    from headrace.settings import Settings
     from headrace.storage.table_store import TableStore
 
 ByOption = Annotated[
@@ -97,12 +98,13 @@ def collect(
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect what annotators did since the last time into the history, and update the labels."""
+    """Collect what annotators did since the last time; update the labels, and the tables that read them."""
     from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
     with dataset_tables(dataset, run) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
             found = collect_annotations(declared, labeling, table_store, settings, full=full)
+            _compute_dependents(declared, labeling, table_store, settings)
             events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
             labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
             invalid = [f"  task {task} was set aside: {why}" for task, why in sorted(found.invalid_tasks.items())]
@@ -238,6 +240,7 @@ def _review(
     with dataset_tables(dataset, run) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
             done = review_annotations(declared, labeling, table_store, settings, decision)
+            _compute_dependents(declared, labeling, table_store, settings)
             reviewed = f"{pluralize(done.answers, 'answer')} {done.decision} by {done.reviewer}"
             line = f"{labeling.name}: {reviewed}; {pluralize(done.labels, 'label')}"
             if not done.answers and not decision.include_reviewed:
@@ -249,6 +252,20 @@ def _review(
                     f" accept {dataset} --table {labeling.name} --include-disputed` accepts them"
                 )
             result({"labeling": labeling.name, **vars(done)}, lines, as_json=as_json)
+
+
+def _compute_dependents(
+    dataset: "Dataset", labeling: "LabelingTask", table_store: "TableStore", settings: "Settings"
+) -> None:
+    """Bring tables that read the answers or the labels up to date: the next release has all of them."""
+    from headrace.engine.run import run_stages  # noqa: PLC0415
+    from headrace.label.table_names import all_tables  # noqa: PLC0415
+    from headrace.project.executors import Executor  # noqa: PLC0415
+    from headrace.project.graph import dependent_stages  # noqa: PLC0415
+
+    if stages := dependent_stages(dataset, all_tables(dataset, labeling)):
+        with progress() as tell:
+            run_stages(stages, table_store, Executor(settings, tell))
 
 
 def _parse_time(text: str | None) -> "datetime | None":

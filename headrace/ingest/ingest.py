@@ -119,7 +119,7 @@ def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str], waiting: 
 
 def required_partitions(dataset: Dataset) -> dict[str, Partitions]:
     """Source → the partitions that its keys have to name: those that it declares, or that a feature table relies on."""
-    read = {read.table.partition("/") for table in dataset.features for read in table.inputs.values()}
+    read = {read.table.partition("/") for table in dataset.kernel_tables for read in table.inputs.values()}
     names = {name for state, _, name in read if state in SOURCE_STATES}
     return {
         source.name: source.partitioning

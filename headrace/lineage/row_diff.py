@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, Dataset
+from headrace.dataset import COMPUTED_STATES, Dataset
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import TableStore
 
@@ -40,10 +40,14 @@ def declared_key(dataset: Dataset, table: str) -> tuple[str, ...]:
     state, _, name = table.split("/")
     keys: dict[str, Mapping[str, tuple[str, ...]]] = {
         "validated": {source.name: tuple(source.key) for source in dataset.sources},
-        "features": {table.name: (*table.keys, EVENT_TIME) for table in dataset.features},
+        **{state: _row_keys(dataset, state) for state in COMPUTED_STATES},
         "labels": {task.name: (*task.keys, "sample_id") for task in dataset.labels},
     }
     return keys.get(state, {}).get(name, ())
+
+
+def _row_keys(dataset: Dataset, state: str) -> dict[str, tuple[str, ...]]:
+    return {table.name: table.row_key for table in dataset.kernel_tables if table.state == state}
 
 
 def diff_rows(table_store: TableStore, before: Manifest, after: Manifest, key: Sequence[str]) -> RowDiff | None:

@@ -18,7 +18,7 @@ from headrace.storage import git
 from headrace.storage.manifest import Manifest
 from headrace.workspace import PACKAGE
 
-DECLARATIONS = ("Source", "FeatureTable", "LabelingTask")
+DECLARATIONS = ("Source", "FeatureTable", "DerivedTable", "LabelingTask")
 READERS = ("Input", "ItemFeatures")
 """Constructors whose first argument, `table`, is the table that is read."""
 

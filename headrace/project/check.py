@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.dataset import Dataset, FeatureTable, LabelingTask, Source
+from headrace.dataset import Dataset, KernelTable, LabelingTask, Source
 from headrace.project.code_check import check_dataset
 from headrace.project.declaration_check import check_declaration, locate
 from headrace.project.faults import Declaration, Fault
@@ -68,7 +68,11 @@ def check_loaded(dataset: Dataset, root: Path) -> list[Finding]:
 
 def _file_faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
     """Declared files that are not there: no fingerprint can be made of them."""
-    members: tuple[Source | FeatureTable | LabelingTask, ...] = (*dataset.sources, *dataset.features, *dataset.labels)
+    members: tuple[Source | KernelTable | LabelingTask, ...] = (
+        *dataset.sources,
+        *dataset.kernel_tables,
+        *dataset.labels,
+    )
     for declared in members:
         for name in declared.files:
             if not (root / name).is_file():

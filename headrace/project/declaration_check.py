@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 
-from headrace.dataset import Dataset, FeatureTable, Guards, LabelingTask, Retention, Source
+from headrace.dataset import Dataset, DerivedTable, FeatureTable, Guards, KernelTable, LabelingTask, Retention, Source
 from headrace.project.faults import Declaration, Fault, argument
-from headrace.project.feature_check import feature_faults
+from headrace.project.feature_check import derived_faults, feature_faults
 from headrace.project.findings import Finding
 from headrace.project.input_check import TableGraph
 from headrace.project.labeling_check import labeling_faults
@@ -22,7 +22,12 @@ from headrace.project.source_lines import class_line, line_of
 SERVICE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?")
 """A service is a name in Feast's registry and in the paths of its server."""
 
-KINDS = {Source: "source", FeatureTable: "feature table", LabelingTask: "labeling task"}
+KINDS = {
+    Source: "source",
+    FeatureTable: "feature table",
+    DerivedTable: "derived table",
+    LabelingTask: "labeling task",
+}
 
 
 def check_declaration(dataset: Dataset, root: Path) -> list[Finding]:
@@ -48,6 +53,9 @@ def _faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
     for table in dataset.features:
         yield from param_faults(dataset, table, root)
         yield from _guarded(table, feature_faults(table))
+    for derived in dataset.derived:
+        yield from param_faults(dataset, derived, root)
+        yield from _guarded(derived, derived_faults(derived))
     for labeling in dataset.labels:
         yield from _guarded(labeling, labeling_faults(labeling))
     yield from _guarded(dataset, _option_faults(dataset))
@@ -71,7 +79,8 @@ def _guarded(declared: Declaration, faults: Iterator[Fault]) -> Iterator[Fault]:
 
 def _member_faults(dataset: Dataset) -> Iterator[Fault]:
     """Members that are not what the dataset takes them for: `sources=SOURCE` instead of `sources=(SOURCE,)`."""
-    for field, kind in (("sources", Source), ("features", FeatureTable), ("labels", LabelingTask)):
+    kinds = (("sources", Source), ("features", FeatureTable), ("derived", DerivedTable), ("labels", LabelingTask))
+    for field, kind in kinds:
         found = getattr(dataset, field)
         if isinstance(found, kind):
             yield Fault(
@@ -111,13 +120,14 @@ def _option_faults(dataset: Dataset) -> Iterator[Fault]:
 def _name_faults(dataset: Dataset) -> Iterator[Fault]:
     """Two tables of one name."""
     reported: set[int] = set()
-    groups: tuple[tuple[tuple[Source | FeatureTable | LabelingTask, ...], str], ...] = (
+    groups: tuple[tuple[tuple[Source | KernelTable | LabelingTask, ...], str], ...] = (
         (dataset.sources, "two sources would have one raw table"),
         ((*dataset.features, *dataset.labels), "a training request would mean both"),
+        (dataset.kernel_tables, "`headrace transform --table` would mean both"),
         ((*dataset.sources, *dataset.labels), "their rejected rows would have one table"),
     )
     for members, why in groups:
-        first: dict[str, Source | FeatureTable | LabelingTask] = {}
+        first: dict[str, Source | KernelTable | LabelingTask] = {}
         for member in members:
             other = first.setdefault(member.name, member)
             if other is member and sum(each is member for each in members) > 1 and id(member) not in reported:

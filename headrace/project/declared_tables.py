@@ -3,18 +3,16 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from headrace.dataset import Dataset, FeatureTable, LabelingTask, Source
+from headrace.dataset import Dataset
 from headrace.project.findings import Finding
-from headrace.project.input_check import TableGraph
+from headrace.project.input_check import Maker, TableGraph
 from headrace.project.loading import dataset_names
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.table_store import TableStore
 from headrace.workspace import PACKAGE
 
-Declared = Source | FeatureTable | LabelingTask
 
-
-def declared_tables(dataset: Dataset) -> dict[str, Declared]:
+def declared_tables(dataset: Dataset) -> dict[str, Maker]:
     """Table, `<state>/<dataset>/<name>` → the declaration that makes it."""
     makers = TableGraph(dataset).makers
     return {table.replace("/", f"/{dataset.name}/", 1): declared for table, declared in makers.items()}
@@ -64,7 +62,7 @@ def find_undeclared(datasets: Iterable[Dataset], table_store: TableStore, *, eve
         yield Finding(f"{PACKAGE}/{name}", 0, text, "warning", name)
 
 
-def place_of(declared: Declared, root: Path) -> str:
+def place_of(declared: Maker, root: Path) -> str:
     """File and line of a declaration, `pipelines/flights/sources/planes.py:61`."""
     file, line = declared.place
     return f"{_relative(file, root)}:{line}"

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Dataset, FeatureTable, LabelingTask, Source
+from headrace.dataset import Dataset, FeatureTable, KernelTable, LabelingTask, Source
 from headrace.project.findings import Level
 from headrace.workspace import DATASET_NAME
 
-Declaration = Dataset | Source | FeatureTable | LabelingTask
+Declaration = Dataset | Source | KernelTable | LabelingTask
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def argument(declared: Declaration, field: str) -> Any:  # noqa: ANN401  whateve
     return getattr(declared, field)
 
 
-def name_faults(declared: Source | FeatureTable | LabelingTask) -> Iterator[Fault]:
+def name_faults(declared: Source | KernelTable | LabelingTask) -> Iterator[Fault]:
     """A name becomes a folder, a column and a stage."""
     if not (isinstance(declared.name, str) and DATASET_NAME.fullmatch(declared.name)):
         yield Fault(

@@ -1,4 +1,8 @@
-"""The graph of a dataset: its stages in the order data flows, for the command line, DVC and Dask workers."""
+"""The graph of a dataset: its stages in the order of its edges, for the command line, DVC and Dask workers.
+
+The edges are the tables that a stage reads. People stand between the tables that a sample is drawn from and their
+answers, so that is no edge: answers are a history, as raw tables are.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,17 +10,60 @@ from headrace.dataset import Dataset
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
 from headrace.project.loading import load_dataset
-from headrace.transform.stage import feature_stage
+from headrace.transform.stage import kernel_stage
 from headrace.validate.stage import validation_stage
 
 
 def dataset_stages(dataset: Dataset) -> tuple[Stage, ...]:
-    """Every stage of `dataset`, each after those whose tables it reads."""
-    return (
+    """Every stage of `dataset`, each after those whose tables it reads, else in the order of the declarations."""
+    declared = (
         *(validation_stage(dataset, source) for source in dataset.sources),
-        *(feature_stage(dataset, table) for table in dataset.features),
+        *(kernel_stage(dataset, table) for table in dataset.kernel_tables),
         *(_label_stages(dataset) if dataset.labels else ()),
     )
+    return tuple(_ordered(declared))
+
+
+def _ordered(stages: Iterable[Stage]) -> Iterator[Stage]:
+    """The stages, each after those whose tables it reads."""
+    waiting = {table: stage for stage in stages for table in _tables(stage)}
+
+    def with_inputs(stage: Stage) -> Iterator[Stage]:
+        for table in _tables(stage):
+            waiting.pop(table, None)
+        for read in stage.reads:
+            if read in waiting:
+                yield from with_inputs(waiting[read])
+        yield stage
+
+    while waiting:
+        yield from with_inputs(next(iter(waiting.values())))
+
+
+def transform_stages(dataset: Dataset) -> tuple[Stage, ...]:
+    """The stages of `headrace transform`, and with them those that aggregate the labels which they read."""
+    read: set[str] = set()
+    wanted = []
+    for stage in reversed(dataset_stages(dataset)):
+        if stage.verb == "transform" or (stage.verb == "label" and not read.isdisjoint(_tables(stage))):
+            wanted.append(stage)
+            read.update(stage.reads)
+    return tuple(reversed(wanted))
+
+
+def dependent_stages(dataset: Dataset, tables: Iterable[str]) -> tuple[Stage, ...]:
+    """The stages that read some of these tables, directly or through others."""
+    changed = set(tables)
+    found = []
+    for stage in dataset_stages(dataset):
+        if not changed.isdisjoint(stage.reads):
+            found.append(stage)
+            changed.update(_tables(stage))
+    return tuple(found)
+
+
+def _tables(stage: Stage) -> tuple[str, ...]:
+    return stage.table, *stage.companion_tables
 
 
 def _label_stages(dataset: Dataset) -> Iterator[Stage]:

@@ -5,12 +5,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from headrace.dataset import Dataset, FeatureTable, Input, LabelingTask, ObjectSource, Source
+from headrace.dataset import (
+    KNOWN_TIME,
+    Dataset,
+    DerivedTable,
+    FeatureTable,
+    Input,
+    KernelTable,
+    LabelingTask,
+    ObjectSource,
+    Source,
+)
 from headrace.partitions import UTC_DAYS, UTC_ZONE, Days, Partitions, Static, TimePartitions
 from headrace.project.faults import Fault, argument, function_name
 from headrace.project.source_lines import written_call
 from headrace.text import closest
 from headrace.transform.kernel import takes_interval
+from headrace.transform.known_times import KNOWN_STATES
+
+Maker = Source | KernelTable | LabelingTask
+Reads = Mapping[tuple[str, ...], str]
+"""Argument of a declaration → table that it reads."""
 
 MAX_LOOKBACK_DAYS = 36_525
 """A century: more is a number of another unit."""
@@ -22,27 +37,29 @@ class TableGraph:
 
     Attributes:
         dataset: The dataset.
-        makers: Table → declaration that makes it, in the order in which `run` computes them.
+        makers: Table → declaration that makes it.
     """
 
     dataset: Dataset
-    makers: Mapping[str, Source | FeatureTable | LabelingTask] = field(init=False)
+    makers: Mapping[str, Maker] = field(init=False)
 
     def __post_init__(self) -> None:
         """Collect the tables."""
-        dataset, makers = self.dataset, dict[str, Source | FeatureTable | LabelingTask]()
+        dataset, makers = self.dataset, dict[str, Maker]()
         for source in dataset.sources:
             makers |= {f"{state}/{source.name}": source for state in ("raw", "validated", "rejected")}
         makers |= {f"annotations/{labeling.name}": labeling for labeling in dataset.labels}
-        makers |= {f"features/{table.name}": table for table in dataset.features}
+        makers |= {f"{table.state}/{table.name}": table for table in dataset.kernel_tables}
         makers |= {f"{state}/{it.name}": it for it in dataset.labels for state in ("labels", "rejected")}
         object.__setattr__(self, "makers", makers)
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong with the inputs of feature tables and labeling tasks."""
-        for table in self.dataset.features:
-            faults = [*self._input_faults(table, table.inputs, "transform"), *self._order_faults(table)]
-            yield from faults or self._partition_faults(table)
+        """What is wrong with the inputs of feature tables, derived tables and labeling tasks."""
+        for table in self.dataset.kernel_tables:
+            own = f"{table.state}/{table.name}"
+            reads: Reads = {("inputs", name): read for name, read in self._reads(own).items()}
+            faults = [*self._input_faults(table, table.inputs, "transform"), *self._cycle_faults(table, own, reads)]
+            yield from faults or (*self._partition_faults(table), *self._known_time_faults(table))
         for labeling in self.dataset.labels:
             inputs = dict(labeling.inputs) if isinstance(labeling.inputs, Mapping) else labeling.inputs
             yield from self._input_faults(labeling, inputs, "sample")
@@ -50,8 +67,11 @@ class TableGraph:
                 yield from self._table_faults(labeling, ("gold",), labeling.gold)
             if labeling.item_features is not None:
                 yield from self._table_faults(labeling, ("item_features",), Input(labeling.item_features.table))
+                own = f"labels/{labeling.name}"
+                model: Reads = {(argument, "table"): read for argument, read in self._reads(own).items()}
+                yield from self._cycle_faults(labeling, own, model)
 
-    def _input_faults(self, declared: FeatureTable | LabelingTask, inputs: object, function: str) -> Iterator[Fault]:
+    def _input_faults(self, declared: KernelTable | LabelingTask, inputs: object, function: str) -> Iterator[Fault]:
         if not isinstance(inputs, Mapping) or not inputs:
             name = function_name(getattr(declared, function))
             yield Fault(
@@ -73,7 +93,7 @@ class TableGraph:
                 yield Fault(declared, ("inputs", str(keyword)), f"expected an `Input`, found {read!r}")
 
     def _table_faults(
-        self, declared: FeatureTable | LabelingTask, path: tuple[str, ...], read: Input
+        self, declared: KernelTable | LabelingTask, path: tuple[str, ...], read: Input
     ) -> Iterator[Fault]:
         if fault := _lookback_fault(read.lookback):
             yield Fault(declared, path, fault)
@@ -101,41 +121,61 @@ class TableGraph:
             return f"there is no table {name!r}: tables are named without the dataset, {f'{state}/{own}'!r}"
         return f"there is no table {name!r}{closest(name, readable)}; its tables: {', '.join(readable)}"
 
-    def _order_faults(self, table: FeatureTable) -> Iterator[Fault]:
-        """A table that reads itself, a later one, or labels: it would be computed from what an earlier run left."""
-        order = [f"features/{it.name}" for it in self.dataset.features]
-        own, inputs = f"features/{table.name}", table.inputs if isinstance(table.inputs, Mapping) else {}
-        for keyword, read in inputs.items():
-            path, name = ("inputs", str(keyword)), getattr(read, "table", "")
+    def _cycle_faults(self, declared: KernelTable | LabelingTask, own: str, reads: Reads) -> Iterator[Fault]:
+        """A table that reads itself, directly or through others; a cycle is reported at its first table."""
+        order = [table for table in self.makers if self._reads(table)]
+        for path, name in reads.items():
             if name == own:
                 yield Fault(
-                    table,
+                    declared,
                     path,
                     f"it reads itself, {name!r}, and would be computed from what an earlier run made: read its inputs"
                     " with a lookback instead",
                 )
-            elif name in order and order.index(name) > order.index(own):
-                cycle = self._path(name, own)
-                if cycle:
-                    yield Fault(
-                        table, path, f"the tables read each other: {' → '.join((own, *cycle))}: break the cycle"
-                    )
-                else:
-                    yield Fault(
-                        table,
-                        path,
-                        f"it reads {name!r}, which is declared after it, and would be computed from what an earlier run"
-                        f" made: move {name.removeprefix('features/')} before {table.name} in `features`",
-                    )
-            elif name.startswith("labels/") and name in self.makers:
+                continue
+            cycle = self._path(name, own)
+            if cycle and order.index(own) == min(map(order.index, cycle)):
+                yield Fault(declared, path, f"the tables read each other: {' → '.join((own, *cycle))}: break the cycle")
+
+    def _known_time_faults(self, table: KernelTable) -> Iterator[Fault]:
+        """A derived table between one that has a known time and those that decide it, and that drops it."""
+        if isinstance(table, DerivedTable) and KNOWN_TIME not in table.columns:
+            return
+        for keyword, read in table.inputs.items():
+            maker = self.makers.get(read.table)
+            if not isinstance(maker, DerivedTable) or KNOWN_TIME in maker.columns:
+                continue
+            if known := self._known_inputs(read.table):
                 yield Fault(
                     table,
-                    path,
-                    f"it reads {name!r}, and labels are made after the features: join them in the training request",
+                    ("inputs", keyword),
+                    f"{read.table!r} is computed from {', '.join(known)} and has no column {KNOWN_TIME!r}, so nothing"
+                    f" shows when its rows could be known: add it to the `columns` of {maker.name}",
                 )
 
-    def _partition_faults(self, table: FeatureTable) -> Iterator[Fault]:
-        """Partitions that a feature table cannot have, and lookbacks that do not fit those of an input."""
+    def _known_inputs(self, table: str) -> list[str]:
+        """The features and labels, and derived tables with a known time, that a derived table is computed from."""
+        known: dict[str, None] = {}
+        for name in self._reads(table).values():
+            maker = self.makers.get(name)
+            if isinstance(maker, DerivedTable) and KNOWN_TIME not in maker.columns:
+                known |= dict.fromkeys(self._known_inputs(name))
+            elif name.partition("/")[0] in KNOWN_STATES:
+                known[name] = None
+        return list(known)
+
+    def _reads(self, table: str) -> dict[str, str]:
+        """Keyword → table that is read to compute `table`; of labels, what the model of the items learns from."""
+        maker = self.makers.get(table)
+        if isinstance(maker, LabelingTask):
+            model = maker.item_features if maker.consensus == "crowdlab" else None
+            return {"item_features": model.table} if model and not table.startswith("annotations/") else {}
+        inputs = maker.inputs if isinstance(maker, FeatureTable | DerivedTable) else {}
+        items = inputs.items() if isinstance(inputs, Mapping) else ()
+        return {str(keyword): str(getattr(read, "table", "")) for keyword, read in items}
+
+    def _partition_faults(self, table: KernelTable) -> Iterator[Fault]:
+        """Partitions that a table cannot have, and lookbacks that do not fit those of an input."""
         declared, driver = argument(table, "partitions"), next(iter(table.inputs.values()))
         driving = self.dataset.partitions_of(driver.table)
         own = driving if declared is None else declared
@@ -145,7 +185,7 @@ class TableGraph:
             yield Fault(
                 table,
                 ("partitions",),
-                f"its partitions are the static names {', '.join(own.names)}, and features are looked up by their time:"
+                f"its partitions are the static names {', '.join(own.names)}, and a kernel computes intervals of time:"
                 " declare `partitions=Unpartitioned()`, or put an input that is cut by time first",
             )
         elif isinstance(own, TimePartitions) and not isinstance(driving, TimePartitions):
@@ -165,7 +205,7 @@ class TableGraph:
         for keyword, read in table.inputs.items():
             yield from self._zone_faults(table, keyword, read)
 
-    def _zone_faults(self, table: FeatureTable, keyword: str, read: Input) -> Iterator[Fault]:
+    def _zone_faults(self, table: KernelTable, keyword: str, read: Input) -> Iterator[Fault]:
         """Whole days of elapsed time on a table that is cut by local days, which may have 23 or 25 hours."""
         zone, lookback = self.dataset.partitions_of(read.table).timezone, read.lookback
         if zone == UTC_ZONE or not isinstance(lookback, timedelta) or not lookback or lookback % timedelta(days=1):
@@ -182,16 +222,11 @@ class TableGraph:
         )
 
     def _path(self, start: str, end: str) -> list[str]:
-        """Feature tables from `start`, each reading the next one, to `end`; empty if there is no such path."""
-        reads = {
-            f"features/{it.name}": [getattr(read, "table", "") for read in it.inputs.values()]
-            for it in self.dataset.features
-            if isinstance(it.inputs, Mapping)
-        }
+        """Tables from `start`, each reading the next one, to `end`; empty if there is no such path."""
         paths, seen = [[start]], {start}
         while paths:
             path = paths.pop()
-            for name in reads.get(path[-1], ()):
+            for name in self._reads(path[-1]).values():
                 if name == end:
                     return [*path, end]
                 if name not in seen:

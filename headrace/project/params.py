@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headrace.dataset import Dataset, FeatureTable, Source
+from headrace.dataset import Dataset, KernelTable, Source
 from headrace.engine.fingerprint import parameter
 from headrace.engine.stage import param_key
 from headrace.errors import HeadraceError
@@ -14,7 +14,7 @@ from headrace.storage.files import DamagedFileError
 from headrace.text import closest
 
 
-def param_values(dataset: Dataset, declared: Source | FeatureTable, root: Path) -> dict[str, Any]:
+def param_values(dataset: Dataset, declared: Source | KernelTable, root: Path) -> dict[str, Any]:
     """Parameter → value, as the declaration's functions receive them.
 
     Raises:
@@ -33,11 +33,12 @@ def with_param_values(dataset: Dataset, root: Path) -> Dataset:
         dataset,
         sources=tuple(source.with_params(param_values(dataset, source, root)) for source in dataset.sources),
         features=tuple(table.with_params(param_values(dataset, table, root)) for table in dataset.features),
+        derived=tuple(table.with_params(param_values(dataset, table, root)) for table in dataset.derived),
     )
 
 
-def param_faults(dataset: Dataset, declared: Source | FeatureTable, root: Path) -> Iterator[Fault]:
-    """Parameters that a source or a feature table names and `params.yaml` does not have."""
+def param_faults(dataset: Dataset, declared: Source | KernelTable, root: Path) -> Iterator[Fault]:
+    """Parameters that a source or a table with a kernel names and `params.yaml` does not have."""
     for name in _names(declared):
         key = param_key(dataset.name, name)
         try:
@@ -50,7 +51,7 @@ def param_faults(dataset: Dataset, declared: Source | FeatureTable, root: Path) 
             yield Fault(declared, ("params", name), text)
 
 
-def _names(declared: Source | FeatureTable) -> tuple[str, ...]:
+def _names(declared: Source | KernelTable) -> tuple[str, ...]:
     """Its parameters; none if it declares something else, which is a fault of its own."""
     return declared.params if is_text_sequence(declared.params) else ()
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Source
-from headrace.project.faults import Fault, data_type, function_name, type_of_key
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset, FeatureTable, KernelTable, Source
+from headrace.project.faults import Fault, data_type, function_name
 from headrace.text import closest
 from headrace.transform.kernel import time_arguments
 from headrace.unexpected_errors import describe_error, is_failure
@@ -24,9 +24,11 @@ def schema_faults(dataset: Dataset) -> Iterator[Fault]:
     schemas: dict[str, pl.Schema] = {}
     for source in dataset.sources:
         yield from _source_faults(source, schemas)
-    for table in dataset.features:
-        if all(read.table in schemas for read in table.inputs.values()):
-            yield from _feature_faults(table, schemas)
+    waiting = list(dataset.kernel_tables)
+    while ready := [table for table in waiting if all(read.table in schemas for read in table.inputs.values())]:
+        for table in ready:
+            waiting.remove(table)
+            yield from _kernel_faults(table, schemas)
 
 
 def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
@@ -49,7 +51,7 @@ def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fa
         )
 
 
-def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
+def _kernel_faults(table: KernelTable, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
     frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in table.inputs.items()}
     times = time_arguments(table, SOME_DAY, SOME_DAY if table.batch_size > 1 else None)
     where = function_name(table.transform)
@@ -69,26 +71,23 @@ def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Itera
             table, ("transform",), f"{where} raised {what} on no rows: correct it", "error" if is_schema else "warning"
         )
         return
-    schemas[f"features/{table.name}"] = found
+    declared = table.row_schema  # a run drops other columns
+    schemas[f"{table.state}/{table.name}"] = pl.Schema({name: kind for name, kind in found.items() if name in declared})
     yield from _column_faults(table, found, where)
 
 
-def _column_faults(table: FeatureTable, found: Mapping[str, pl.DataType], where: str) -> Iterator[Fault]:
-    wanted = {
-        **{key: type_of_key(table, key) for key in table.keys},
-        EVENT_TIME: UTC_MICROSECONDS,
-        KNOWN_TIME: UTC_MICROSECONDS,
-        **{name: data_type(declared) for name, declared in table.features.items()},
-    }
+def _column_faults(table: KernelTable, found: Mapping[str, pl.DataType], where: str) -> Iterator[Fault]:
+    keys = table.keys if isinstance(table, FeatureTable) else ()
+    wanted = {name: data_type(declared) for name, declared in table.row_schema.items()}
     for name, kind in wanted.items():
-        is_time = name in (EVENT_TIME, KNOWN_TIME)
-        path = ("transform",) if is_time else ("key_types" if name in table.keys else "features", name)
+        field = "key_types" if name in keys else "features" if isinstance(table, FeatureTable) else "columns"
+        path = ("transform",) if name in (EVENT_TIME, KNOWN_TIME) else (field, name)
         if name not in found:
             yield Fault(
                 table, path, f"{where} gives no column {name!r}{closest(name, found)}: add it, or correct its name"
             )
         elif found[name] != kind:
-            told = " (a key is text unless `key_types` names its type)" if name in table.keys else ""
+            told = " (a key is text unless `key_types` names its type)" if name in keys else ""
             yield Fault(
                 table,
                 path,

@@ -1,6 +1,7 @@
 """The guards of a release: what every table would lose since the last release, and which times lie in the future."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -72,14 +73,21 @@ def check_guards(
 
 
 def _inputs(dataset: Dataset) -> dict[str, Sequence[str]]:
-    """Table → tables that it is computed from, for raw, validated and feature tables, each after its inputs.
+    """Table → tables that it is computed from, for raw, validated, derived and feature tables, each after its inputs.
 
     Not of labels: `label collect` guards the answers, and people who reject some have decided.
     """
-    stages = [stage for stage in graph.dataset_stages(dataset) if stage.verb != "label"]
+    every = graph.dataset_stages(dataset)
+    of_people = {table for stage in every if stage.verb == "label" for table in (stage.table, *stage.companion_tables)}
+    stages = [replace(it, reads=_without(it.reads, of_people)) for it in every if it.verb != "label"]
     computed = {stage.table: stage.reads for stage in stages}
     sources: dict[str, Sequence[str]] = {read: () for stage in stages for read in stage.reads if read not in computed}
     return {**sources, **computed}
+
+
+def _without(tables: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
+    """These tables less the others, and less histories of answers."""
+    return tuple(table for table in tables if table not in others and not table.startswith("annotations/"))
 
 
 def _vanished(

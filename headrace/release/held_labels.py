@@ -4,6 +4,9 @@ A release of tables does not wait for people. Labels are held back while they do
 are missing, and while their stage has work to do, because its code has changed: no refresh aggregates labels. Where all
 answers are there, the labels are bad, and a person has to decide: the release stops. So does the release of the run
 that collected the answers, because it was made to release them.
+
+Tables that are computed from labels which are held back are held back with them: a release has no table that was
+computed from another version of a table than it has.
 """
 
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from typing import Any
 
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import table_names
+from headrace.project import graph
 from headrace.release.audit import TablesBehindError
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import HEAD_FILE, Manifest
@@ -20,11 +24,11 @@ from headrace.storage.table_store import TableStore
 
 @dataclass(frozen=True)
 class HeldLabels:
-    """The labeling tasks whose tables a release takes from the last one.
+    """The labeling tasks whose tables, and what is computed from them, a release takes from the last one.
 
     Attributes:
-        reasons: Labels table → why it is held back.
-        outs: Path → output entry of every table of these tasks, as the release records it.
+        reasons: Labels table, or one computed from it → why it is held back.
+        outs: Path → output entry of every such table, as the release records it.
         heads: Path → bytes of their manifests.
     """
 
@@ -61,16 +65,22 @@ def hold_unfinished_labels(
     reasons: dict[str, str] = {}
     outs: dict[str, dict[str, Any]] = {}
     heads: dict[str, bytes] = {}
+    tables: list[str] = []
     for labeling in dataset.labels:
         if reason := _find_reason(dataset, labeling, table_store, changes, behind):
             reasons[table_names.labels_table(dataset, labeling)] = reason
-            for table in table_names.all_tables(dataset, labeling):
-                path = f"data/{table}"
-                out = released.get(path)
-                manifest = table_store.manifest_of_directory(out["md5"]) if out else None
-                manifest = manifest or Manifest(table)
-                outs[path] = out or table_store.dvc_out(manifest, {})
-                heads[f"{path}/{HEAD_FILE}"] = manifest.to_files().head
+            tables += table_names.all_tables(dataset, labeling)
+    for stage in graph.dependent_stages(dataset, tables) if tables else ():
+        read = next(table for table in stage.reads if table in tables)
+        reasons.setdefault(stage.table, f"it is computed from {read}, which is held back")
+        tables += [table for table in (stage.table, *stage.companion_tables) if table not in tables]
+    for table in tables:
+        path = f"data/{table}"
+        out = released.get(path)
+        manifest = table_store.manifest_of_directory(out["md5"]) if out else None
+        manifest = manifest or Manifest(table)
+        outs[path] = out or table_store.dvc_out(manifest, {})
+        heads[f"{path}/{HEAD_FILE}"] = manifest.to_files().head
     return HeldLabels(reasons, outs, heads)
 
 

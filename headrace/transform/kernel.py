@@ -1,4 +1,4 @@
-"""Call a feature table's kernel and check its rows against the declaration. Pure functions."""
+"""Call the kernel of a feature table or a derived table and check its rows against the declaration. Pure functions."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from headrace.dataset import (
     KNOWN_TIME,
     UNPARTITIONED,
     UTC_MICROSECONDS,
-    FeatureTable,
+    KernelTable,
 )
 from headrace.engine.stage import SCHEMA_ONLY
 from headrace.errors import HeadraceError
@@ -29,7 +29,7 @@ PARTITION = "__headrace_partition"
 
 
 class UndeclaredFeatureError(HeadraceError):
-    """A kernel's frame does not have the rows or columns that its feature table declares."""
+    """A kernel's frame does not have the rows or columns that its table declares."""
 
 
 class InputMissingError(HeadraceError):
@@ -37,7 +37,7 @@ class InputMissingError(HeadraceError):
 
 
 def time_arguments(
-    table: FeatureTable, first: str, last: str | None = None, partitions: Partitions = UTC_DAYS
+    table: KernelTable, first: str, last: str | None = None, partitions: Partitions = UTC_DAYS
 ) -> dict[str, Any]:
     """What the kernel receives about its partition, or about consecutive ones up to `last`: days, or an interval."""
     if takes_interval(table):
@@ -45,7 +45,7 @@ def time_arguments(
     return {"day": first} if last is None else {"day": first, "end_day": last}
 
 
-def takes_interval(table: FeatureTable) -> bool:
+def takes_interval(table: KernelTable) -> bool:
     """Whether the kernel takes an `interval` in place of a `day`."""
     return "interval" in _parameters(table.transform) and "interval" not in table.inputs
 
@@ -61,14 +61,14 @@ def _interval(partitions: Partitions, first: str, last: str | None) -> Interval:
     return Interval(interval_of(partitions, first).start, interval_of(partitions, last or first).end)
 
 
-def compute_features(
-    table: FeatureTable,
+def compute_rows(
+    table: KernelTable,
     day: str,
     files: Mapping[str, Mapping[str, Path]],
     end_day: str | None = None,
     partitions: Partitions = UTC_DAYS,
 ) -> pl.LazyFrame:
-    """The rows of one partition of `table`: keys, event time, known time and the declared features, in that order.
+    """The rows of one partition of `table`: the declared columns, in that order.
 
     Args:
         table: The declaration.
@@ -83,39 +83,58 @@ def compute_features(
         UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or of a
             type that Parquet does not keep.
     """
-    inputs = {name: _scan(table, day, name, paths) for name, paths in files.items()}
-    frame = table.transform(**time_arguments(table, day, end_day, partitions), **inputs)
+    frames = {name: scan_input(table, day, name, paths) for name, paths in files.items()}
+    return call_kernel(table, day, frames, end_day, partitions)
+
+
+def call_kernel(
+    table: KernelTable,
+    day: str,
+    frames: Mapping[str, pl.LazyFrame],
+    end_day: str | None = None,
+    partitions: Partitions = UTC_DAYS,
+) -> pl.LazyFrame:
+    """As `compute_rows`, given the rows of each input.
+
+    Raises:
+        UndeclaredFeatureError: As of `compute_rows`.
+    """
+    frame = table.transform(**time_arguments(table, day, end_day, partitions), **frames)
     if not isinstance(frame, pl.LazyFrame):
         raise UndeclaredFeatureError(
-            f"features {table.name} {day}: expected a LazyFrame, but its kernel returned {type(frame).__name__}."
+            f"{table.state} {table.name} {day}: expected a LazyFrame, but its kernel returned {type(frame).__name__}."
             f" Fix the kernel in {table.transform.__module__}."
         )
-    got = frame.collect_schema()
-    keys = {name: table.key_types.get(name, pl.String()) for name in table.keys}
-    wanted = {**keys, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
+    got, wanted = frame.collect_schema(), table.row_schema
     if lost := {name: got[name] for name in wanted if name in got and not keeps_type(got[name])}:
+        columns = ", ".join(f"{name}: {kind}" for name, kind in lost.items())
         raise UndeclaredFeatureError(
-            f"features {table.name} {day}: {', '.join(f'{name}: {kind}' for name, kind in lost.items())} would not be"
-            f" read back as that from Parquet. Convert it to numbers or text in {table.transform.__module__}."
+            f"{table.state} {table.name} {day}: {columns} would not be read back as that from Parquet. Convert it to"
+            f" numbers or text in {table.transform.__module__}."
         )
     wrong = [name for name, kind in wanted.items() if got.get(name) != kind]
     if wrong:
         expected = ", ".join(f"{name}: {wanted[name]}" for name in wrong)
         found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
-        hint = " Keys that are not strings are declared in `key_types`." if any(name in keys for name in wrong) else ""
+        is_of_key = table.state == "features" and any(name in table.row_key for name in wrong if name != EVENT_TIME)
+        hint = " Keys that are not strings are declared in `key_types`." if is_of_key else ""
         raise UndeclaredFeatureError(
-            f"features {table.name} {day}: expected {expected}; its kernel returned {found}."
+            f"{table.state} {table.name} {day}: expected {expected}; its kernel returned {found}."
             f" Fix the kernel or the declaration in {table.transform.__module__}.{hint}"
         )
     return frame.select(*wanted)
 
 
-def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -> pl.LazyFrame:
-    """The rows of one input of a kernel."""
+def scan_input(table: KernelTable, day: str, name: str, paths: Mapping[str, Path]) -> pl.LazyFrame:
+    """The rows of one input of a kernel.
+
+    Raises:
+        InputMissingError: It has no partition at all, so its columns are not known.
+    """
     if not paths:
         raise InputMissingError(
-            f"features {table.name} {day}: {table.inputs[name].table}, which the kernel reads as `{name}`, has no"
-            " partition yet, so its columns are not known. Ingest and validate its source first, then run the same"
+            f"{table.state} {table.name} {day}: {table.inputs[name].table}, which the kernel reads as `{name}`, has no"
+            f" partition yet, so its columns are not known. {_advice(table.inputs[name].table)}, then run the same"
             " command again: `headrace status` shows what there is."
         )
     if set(paths) == {SCHEMA_ONLY}:
@@ -123,8 +142,14 @@ def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -
     return pl.scan_parquet([path for partition, path in paths.items() if partition != SCHEMA_ONLY])
 
 
+def _advice(table: str) -> str:
+    if table.startswith("labels/"):
+        return "Collect its answers first (`headrace label collect`)"
+    return "Ingest and validate its source first"
+
+
 def check_rows(
-    table: FeatureTable,
+    table: KernelTable,
     day: str,
     rows: pl.DataFrame,
     end_day: str | None = None,
@@ -134,10 +159,11 @@ def check_rows(
 
     Raises:
         UndeclaredFeatureError: A row could never be retrieved, since a key or a time is null or out of range; an event
-            time is not in these partitions; or a key has two rows with the same one.
+            time is not in these partitions; or two rows share what identifies a row.
     """
-    where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
-    counts = {column: rows[column].null_count() for column in (*table.keys, EVENT_TIME, KNOWN_TIME)}
+    where, fix = f"{table.state} {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
+    times = [name for name in (EVENT_TIME, KNOWN_TIME) if name in rows.columns]
+    counts = {column: rows[column].null_count() for column in (*table.row_key, *times)}
     if nulls := {column: f"{count:,}" for column, count in counts.items() if count}:
         raise UndeclaredFeatureError(
             f"{where}: expected a value of {', '.join(nulls)} in every row, found null in {', '.join(nulls.values())}"
@@ -150,8 +176,9 @@ def check_rows(
             raise UndeclaredFeatureError(
                 f"{where}: expected times of the years 1 to 9999 in {column}, found {far:,} others. {fix}"
             )
-    stray = _stray(rows, day, _interval(partitions, day, end_day))
-    twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
+    has_event_time = EVENT_TIME in rows.columns
+    stray = _stray(rows, day, _interval(partitions, day, end_day)) if has_event_time else rows.clear()
+    twice = rows.filter(pl.struct(*table.row_key).is_duplicated())
     if stray.height:
         raise UndeclaredFeatureError(
             f"{where}: expected event times of that {partitions.label}, found {stray.height:,} others,"
@@ -159,8 +186,8 @@ def check_rows(
         )
     if twice.height:
         raise UndeclaredFeatureError(
-            f"{where}: expected one row per key and event time, found {twice.height:,} that share theirs,"
-            f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {fix}"
+            f"{where}: expected one row per {'key and event time' if table.state == 'features' else 'key'}, found"
+            f" {twice.height:,} that share theirs, {twice.select(*table.row_key).row(0)} first. {fix}"
         )
 
 

@@ -1,4 +1,4 @@
-"""validated → features: the kernel of each feature table, run only for partitions whose inputs or code changed."""
+"""Tables → features and derived tables: the kernel of each, run only for partitions whose inputs or code changed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, Input, KernelTable
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.partitions import (
     ALL_TIME,
@@ -22,6 +22,7 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import PartitionNameError, partition_of, recorded_interval
 from headrace.text import pluralize
 from headrace.transform import kernel
+from headrace.transform.known_times import check_known_times
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadTable:
-    """A table that a feature table reads.
+    """A table that a kernel reads.
 
     Attributes:
         partitions: How it is cut.
@@ -42,7 +43,7 @@ class ReadTable:
 
 @dataclass(frozen=True)
 class ComputedTable:
-    """A feature table, as its rows are computed.
+    """A feature table or derived table, as its rows are computed.
 
     Attributes:
         declared: The declaration.
@@ -50,20 +51,20 @@ class ComputedTable:
         keywords: Keyword of the kernel → table that it reads.
     """
 
-    declared: FeatureTable
+    declared: KernelTable
     partitions: Partitions
     keywords: Mapping[str, str]
 
 
-def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
-    """The stage that computes a feature table."""
+def kernel_stage(dataset: Dataset, table: KernelTable) -> Stage:
+    """The stage that computes a feature table or a derived table."""
     reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
-    own = dataset.partitions_of(f"features/{table.name}")
+    own = dataset.partitions_of(f"{table.state}/{table.name}")
     computed = ComputedTable(table, own, dict(zip(table.inputs, reads, strict=True)))
     return Stage(
         verb="transform",
         dataset=dataset.name,
-        table=f"features/{dataset.name}/{table.name}",
+        table=f"{table.state}/{dataset.name}/{table.name}",
         reads=tuple(reads),
         modules=(*table.modules, table.transform.__module__),
         files=table.files,
@@ -82,10 +83,10 @@ def _read_table(dataset: Dataset, read: Input) -> ReadTable:
 def partitions(
     own: Partitions, reads: Mapping[str, ReadTable], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, InputHashes]]:
-    """Every partition of a feature table, with the partitions of each input that overlap it and its lookback.
+    """Every partition of a table, with the partitions of each input that overlap it and its lookback.
 
     Args:
-        own: How the feature table is cut.
+        own: How it is cut.
         reads: Table → how it is read. The first one decides which partitions there are.
         inputs: Table → its manifest.
 
@@ -106,9 +107,9 @@ def compute(computed: ComputedTable, partition: str, files: InputPaths, params: 
     table, own = computed.declared.with_params(own_params(params)), computed.partitions
     read = {keyword: files[source] for keyword, source in computed.keywords.items()}
     return PartitionOutput(
-        kernel.compute_features(table, partition, read, partitions=own),
-        _keys(table),
-        check=partial(kernel.check_rows, table, partition, partitions=own),
+        kernel.compute_rows(table, partition, read, partitions=own),
+        table.sort_key,
+        check=partial(_check_rows, computed, table, partition, read, None),
         computed_metadata=time_span_metadata,
         is_unique=True,
         interval=recorded_interval(own, partition),
@@ -130,12 +131,12 @@ def compute_batch(
             keyword: {part: path for partition in run for part, path in files[partition][source].items()}
             for keyword, source in computed.keywords.items()
         }
-        rows = kernel.compute_features(table, run[0], read, run[-1], partitions=own).collect()
-        kernel.check_rows(table, run[0], rows, run[-1], partitions=own)
+        rows = kernel.compute_rows(table, run[0], read, run[-1], partitions=own).collect()
+        _check_rows(computed, table, run[0], read, run[-1], rows)
         outcomes |= {
             name: PartitionOutput(
                 cut,
-                _keys(table),
+                table.sort_key,
                 computed_metadata=time_span_metadata,
                 is_unique=True,
                 interval=recorded_interval(own, name),
@@ -145,11 +146,23 @@ def compute_batch(
     return outcomes
 
 
+def _check_rows(  # noqa: PLR0913, PLR0917  what a kernel is called with, and what it gave
+    computed: ComputedTable,
+    table: KernelTable,
+    first: str,
+    read: InputPaths,
+    last: str | None,
+    rows: "pl.DataFrame",
+) -> None:
+    kernel.check_rows(table, first, rows, last, partitions=computed.partitions)
+    check_known_times(table, first, read, rows, last, computed.partitions)
+
+
 def time_span_metadata(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
     """The metadata `SPAN` of a partition: its first and last event time and newest known time; none without rows."""
-    event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
-    if not rows.height:
+    if not rows.height or not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
         return {}
+    event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
     return {kernel.SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
 
 
@@ -162,10 +175,6 @@ def _runs(own: Partitions, names: Sequence[str]) -> list[list[str]]:
         else:
             runs.append([name])
     return runs
-
-
-def _keys(table: FeatureTable) -> tuple[str, ...]:
-    return (*table.keys, EVENT_TIME, KNOWN_TIME)
 
 
 def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict[str, Interval]:
@@ -181,7 +190,7 @@ def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict
         dataset, source = table.split("/")[1:]
         expected = declared.label.replace(declared.unit, f"{declared.unit}s")
         raise PartitionNameError(
-            f"{table}: feature tables read partitions that are {expected} ({declared.example}) or the whole table"
+            f"{table}: kernels read partitions that are {expected} ({declared.example}) or the whole table"
             f" ({UNPARTITIONED}), found {pluralize(len(strange), 'other')}: {', '.join(strange[:3])}. Correct"
             f" the pattern of the source {source}, the keys of its objects, or its `partitions`, then run"
             f" `headrace run {dataset}`."
@@ -190,7 +199,7 @@ def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict
 
 
 def _own_intervals(own: Partitions, driving: Partitions, driven_by: Mapping[str, Interval]) -> dict[str, Interval]:
-    """Partition of a feature table → interval, in order, given the entries of its first input."""
+    """Partition of a table → interval, in order, given the entries of its first input."""
     if own == driving or UNPARTITIONED in driven_by:
         return {partition_of(entry): interval for entry, interval in driven_by.items()}
     if not isinstance(own, TimePartitions):

@@ -57,8 +57,7 @@ def table_store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
     for declared in DATASET.features:
         table = declared.with_params({"late_min": train_delay.LATE_MIN})
         rows = {
-            day: kernel.compute_features(table, day, write_inputs(table_store, table.inputs, day)).collect()
-            for day in DAYS
+            day: kernel.compute_rows(table, day, write_inputs(table_store, table.inputs, day)).collect() for day in DAYS
         }
         write_table(table_store, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
     late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)

@@ -17,14 +17,16 @@ import pytest
 from headrace.dataset import (
     UTC_MICROSECONDS,
     Dataset,
+    DerivedTable,
     FeatureTable,
     Input,
+    ItemFeatures,
     LabelingTask,
     ObjectSource,
     TableSource,
 )
 from headrace.feast.types import KINDS
-from headrace.project import feature_check
+from headrace.project import feature_check, graph
 from headrace.project.declaration_check import check_declaration
 from headrace.project.loading import dataset_names, import_dataset, project_root
 from headrace.project.params import with_param_values
@@ -291,30 +293,80 @@ def table(name: str, *reads: str) -> FeatureTable:
     return replace(minimal_dataset.FEATURES, name=name, inputs=inputs, transform=kernel_of_anything)
 
 
+def derived(name: str, *reads: str, columns: Mapping[str, Any] | None = None, **fields: Any) -> DerivedTable:  # noqa: ANN401
+    inputs = {f"input_{number}": Input(read) for number, read in enumerate(reads)}
+    columns = {"shop": pl.String(), "known_time": UTC_MICROSECONDS} if columns is None else columns
+    return replace(DerivedTable(name, ("shop",), inputs, kernel_of_anything, columns), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"key": ()}, "expected the columns that identify a row, found none"),
+        ({"key": ("town",)}, "the key 'town' is none of its columns shop, known_time"),
+        ({"columns": {}}, "expected column → Polars type, found {}"),
+        ({"columns": {"shop": pl.Object()}}, "the column 'shop': Parquet does not keep Object"),
+        ({"columns": {"shop": "text"}}, "the column 'shop': expected a Polars type"),
+        ({"columns": {"shop": pl.String(), "event_time": pl.Date()}}, "declare it as `UTC_MICROSECONDS`, or rename it"),
+        ({"batch_size": 3}, "no column 'event_time' says to which one a row belongs"),
+        ({"name": "Totals"}, "expected a name of lower-case letters"),
+        ({"name": "totals"}, "a derived table is named 'totals', too, and `headrace transform --table` would mean"),
+        ({"inputs": {"sales": Input("derived/hours")}}, "it reads itself, 'derived/hours'"),
+        ({"params": ("factor",)}, "there is no parameter tiny.factor in params.yaml"),
+    ],
+)
+def test_a_derived_table_that_can_only_fail_is_named(fields: dict[str, Any], problem: str) -> None:
+    fields = {"name": "hours", **fields}
+    assert problem in "\n".join(problems(dataset(derived=(replace(derived("hours", "validated/sales"), **fields),))))
+
+
+def test_a_derived_table_that_hides_when_labels_were_known_is_named_where_features_read_it() -> None:
+    hidden = derived("a", "labels/kind", columns={"shop": pl.String()})
+    declared = dataset(derived=(hidden,), features=(table("b", "derived/a"),), labels=(LABELING,))
+
+    (found,) = problems(declared)
+
+    assert "'derived/a' is computed from labels/kind and has no column 'known_time'" in found
+    assert problems(replace(declared, features=())) == []
+
+
 def test_tables_that_read_each_other_are_named_with_the_cycle() -> None:
     tables = (table("a", "features/b"), table("b", "features/c"), table("c", "validated/sales", "features/a"))
 
-    (first, second) = problems(dataset(features=tables))
+    (found,) = check_declaration(dataset(features=tables), ROOT)
 
-    assert "features/a → features/b → features/c → features/a: break the cycle" in first
-    assert "features/b → features/c → features/a → features/b: break the cycle" in second
-
-
-def test_a_table_declared_before_what_it_reads_is_named() -> None:
-    (found,) = problems(dataset(features=(table("a", "features/b"), table("b", "validated/sales"))))
-
-    assert "it reads 'features/b', which is declared after it" in found
-    assert "move b before a in `features`" in found
+    assert "features/a → features/b → features/c → features/a: break the cycle" in found.problem
+    assert found.file == Path(minimal_dataset.__file__).relative_to(ROOT).as_posix()  # `replace` keeps the place
+    assert found.line > 1
 
 
-def test_features_of_labels_are_named() -> None:
-    (found,) = problems(dataset(features=(table("a", "labels/kind"),), labels=(LABELING,)))
+def test_a_cycle_by_way_of_derived_tables_and_labels_is_named() -> None:
+    labeling = replace(LABELING, consensus="crowdlab", item_features=ItemFeatures("features/b", lambda _row: (0.0,)))
+    tables = (table("b", "derived/a"),)
 
-    assert "it reads 'labels/kind', and labels are made after the features" in found
+    (found,) = problems(dataset(derived=(derived("a", "labels/kind"),), features=tables, labels=(labeling,)))
+
+    assert "derived/a → labels/kind → features/b → derived/a: break the cycle" in found
 
 
-@pytest.mark.parametrize("read", ["rejected/sales", "annotations/kind", "validated/sales"])
-def test_every_table_that_is_there_before_can_be_read(read: str) -> None:
+def test_a_sample_may_be_drawn_from_features_of_the_labels() -> None:
+    """People stand in between: what they answer is a history, which nothing computes."""
+    labeling = replace(LABELING, inputs={"sales": Input("features/a")})
+
+    assert check_declaration(dataset(features=(table("a", "labels/kind"),), labels=(labeling,)), ROOT) == []
+
+
+def test_a_table_may_be_declared_before_what_it_reads() -> None:
+    tables = (table("a", "features/b"), table("b", "derived/c", "labels/kind"))
+    declared = dataset(derived=(derived("c", "validated/sales"),), features=tables, labels=(LABELING,))
+
+    assert check_declaration(declared, ROOT) == []
+    names = [f"{stage.verb} {stage.name}" for stage in graph.dataset_stages(declared)]
+    assert names == ["validate sales", "transform c", "label kind", "transform b", "transform a"]
+
+
+@pytest.mark.parametrize("read", ["rejected/sales", "annotations/kind", "validated/sales", "labels/kind"])
+def test_every_table_of_the_dataset_can_be_read(read: str) -> None:
     assert check_declaration(dataset(features=(table("a", read),), labels=(LABELING,)), ROOT) == []
 
 

@@ -487,7 +487,7 @@ def test_days_of_utc_are_of_one_length() -> None:
     [
         (declare(Hourly(), minimal_dataset.totals), "takes `day`, a UTC day, and each partition is a UTC hour: take"),
         (declare(Daily(NEW_YORK), minimal_dataset.totals), "each partition is a day in America/New_York: take"),
-        (declare(Static("day", "night")), "its partitions are the static names day, night, and features are looked up"),
+        (declare(Static("day", "night")), "its partitions are the static names day, night, and a kernel computes"),
         (
             declare(Static("a"), own=Daily()),
             "'validated/sales', its first input, has no intervals of time (static name)",

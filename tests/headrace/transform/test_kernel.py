@@ -9,7 +9,7 @@ import pytest
 from minimal_dataset import FEATURES
 
 from headrace.dataset import END_US, FIRST_US, UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
-from headrace.transform.kernel import UndeclaredFeatureError, check_rows, compute_features
+from headrace.transform.kernel import UndeclaredFeatureError, check_rows, compute_rows
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = "2026-01-01"
@@ -69,12 +69,12 @@ def test_a_key_of_another_type_than_declared_is_refused_with_where_it_is_declare
     table = returning(rows(shop=pl.Series([None, None], dtype=dtype)))
 
     with pytest.raises(UndeclaredFeatureError, match=r"expected shop: String; .* shop: .*declared in `key_types`"):
-        compute_features(table, DAY, {})
+        compute_rows(table, DAY, {})
 
     declared = replace(table, key_types={"shop": dtype})
-    assert compute_features(declared, DAY, {}).collect_schema()["shop"] == dtype
+    assert compute_rows(declared, DAY, {}).collect_schema()["shop"] == dtype
 
 
 def test_a_missing_key_is_refused_by_name() -> None:
     with pytest.raises(UndeclaredFeatureError, match="expected shop: String; its kernel returned event_time"):
-        compute_features(returning(rows().drop("shop")), DAY, {})
+        compute_rows(returning(rows().drop("shop")), DAY, {})
