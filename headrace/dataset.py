@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
+from textwrap import shorten
 from types import FrameType
 from typing import Any, ClassVar, Literal
 
@@ -44,6 +45,10 @@ COMPUTED_STATES = ("derived", "features")
 
 DATABASE_URL = "HEADRACE_DATABASE_URL"
 """Environment variable with the address of the database that table sources are read from, unless they name another."""
+
+
+QUERY_LABEL_LENGTH = 60
+"""Characters of a query that a message shows."""
 
 
 def _declaring_modules() -> tuple[str, ...]:
@@ -142,23 +147,39 @@ class ObjectSource:
 
 @dataclass(frozen=True)
 class TableSource:
-    """A source that is a database table, read in one snapshot.
+    """A source that is a table or a query of a database; all of one database are read in one snapshot.
 
     Attributes:
-        table: Name, with its schema where it has one.
+        table: Name of a table or view, with its schema where it has one.
         key: Columns that identify a row.
         watermark: Column whose value changes when a row does, of any type; a partition where it has changed is read
-            again, and one where it is NULL in a row every time.
+            again, and one where it is NULL in a row every time. None if there is no such column: then the database
+            hashes every row of every partition, and a partition with other rows is read again.
         partition_by: Date or time column that decides the partition, by default its UTC day; None puts all rows into
             `all`. Other partitions than days are declared with `Source(partitions=…)`.
         database: Name of the environment variable with the SQLAlchemy URL.
+        query: In place of `table`: one SELECT whose columns have names, each another. `key`, `watermark` and
+            `partition_by` are columns of its result.
     """
 
-    table: str
-    key: tuple[str, ...]
-    watermark: str
+    table: str = ""
+    key: tuple[str, ...] = ()
+    watermark: str | None = None
     partition_by: str | None = None
     database: str = DATABASE_URL
+    query: str = field(default="", kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """What is read, for messages: the name of the table, or the beginning of the query."""
+        return self.table or f"the {self.address}"
+
+    @property
+    def address(self) -> str:
+        """The same with the kind of it: `table orders`."""
+        if self.table:
+            return f"table {self.table}"
+        return f"query `{shorten(self.query, QUERY_LABEL_LENGTH, placeholder=' …')}`"
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ def _format_source(kind: str, source: dict[str, Any]) -> str:
         return "  ".join((address, *(f"{name} {value}" for name, value in ids.items() if value)))
     if kind == "query":
         where = f" where {source['where']}" if source.get("where") else ""
-        return f"query of {source['table']}{where}: {source['rows']:,} rows, watermark {source['watermark']}"
+        what = f"query of {source['table']}" if "table" in source else f"query {' '.join(source['sql'].split())}"
+        mark = f"watermark {source['watermark']}" if source["watermark"] else f"hash of rows {source['digest']}"
+        return f"{what}{where}: {source['rows']:,} rows, {mark}"
     newest = source.get("newest", "unknown")
     return f"annotations in Label Studio: {source.get('answers', 0):,} active, newest event {newest}"
 

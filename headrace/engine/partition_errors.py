@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 
+from headrace.dataset import TableSource
 from headrace.engine.plan import Plan
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, TransientError
@@ -129,7 +130,7 @@ def _source(table_store: TableStore, table: str, partition: str) -> str:
     if entry.objects:
         return object_address(entry.objects[0].bucket, entry.objects[0].key)
     if query := entry.metadata.get("query"):
-        return f"table {query['table']}"
+        return TableSource(query.get("table", ""), query=query.get("sql", "")).address
     return next(filter(None, (_source(table_store, read, partition) for read in entry.inputs)), "")
 
 

@@ -415,7 +415,7 @@ def database_address(source: TableSource, settings: Settings) -> str:
     address = os.environ.get(source.database)
     if not address:
         raise NotConfiguredError(
-            f"{source.table}: expected the address of its database in {source.database}, found nothing. Set it (for"
+            f"{source.label}: expected the address of its database in {source.database}, found nothing. Set it (for"
             " example to postgresql+psycopg://user:password@host:port/database), or start the local stack:"
             " `headrace stack up`."
         )

@@ -1,4 +1,4 @@
-"""A database table as a source: one transaction counts its partitions and reads them as Arrow, stored as Parquet."""
+"""A database table or query as a source: one transaction counts its partitions and reads them, stored as Parquet."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ DAY_US = 86_400_000_000
 
 @dataclass(frozen=True)
 class TableSnapshot:
-    """A database table as one transaction sees it. Implements `SourceListing`."""
+    """A database table or query as one transaction sees it. Implements `SourceListing`."""
 
     table_store: TableStore
     transaction: ReadTransaction
@@ -55,7 +55,7 @@ class TableSnapshot:
 
     @property
     def description(self) -> str:
-        return f"the table {self.source.table} ({self.source.database})"
+        return f"the {self.source.address} ({self.source.database})"
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class TableSnapshot:
         return self.listing.errors
 
     def address(self, partition: str) -> str:  # noqa: ARG002  the interface's
-        return f"table {self.source.table}"
+        return self.source.address
 
     @cached_property
     def always_read(self) -> frozenset[str]:
@@ -149,7 +149,7 @@ class TableSnapshot:
         time_column = self.source.partition_by
         stats = self.listing.partitions[partition]
         return {
-            "table": self.source.table,
+            **({"table": self.source.table} if self.source.table else {"sql": self.source.query}),
             "where": f"{self.listing.partitioning.label} of {time_column} = {partition}" if time_column else "",
             "rows": stats.rows,
             "watermark": stats.watermark,

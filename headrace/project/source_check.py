@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from headrace.dataset import ObjectSource, Source, TableSource
+from headrace.ingest.database.query_text import QueryTextError, check_query
 from headrace.partitions import Partitions, Static, TimePartitions, Unpartitioned
 from headrace.project.faults import (
     Fault,
@@ -190,21 +191,35 @@ def _literal_start(pattern: str) -> str:
     return start[:-1] if special and special[0] in "*?{" else start
 
 
+def _query_faults(source: Source, location: TableSource) -> Iterator[Fault]:
+    """What is read: a table or a query, not both."""
+    table, query = location.table, location.query
+    if not (isinstance(table, str) and isinstance(query, str) and bool(table) != bool(query)):
+        found = "both" if table and query else repr(table or query)
+        yield Fault(
+            source, ("location", "table"), f"expected the name of a table or a `query`, and not both, found {found}"
+        )
+    elif query:
+        try:
+            check_query(query)
+        except QueryTextError as error:
+            yield Fault(source, ("location", "query"), f"{error}: correct the query")
+
+
 def _table_faults(source: Source, location: TableSource) -> Iterator[Fault]:
     at = ("location",)
-    if not (isinstance(location.table, str) and location.table):
-        yield Fault(source, (*at, "table"), f"expected the name of a table, found {location.table!r}")
+    yield from _query_faults(source, location)
     key: object = location.key
     if isinstance(key, str):
         yield Fault(source, (*at, "key"), f"expected a tuple of columns, found the text {key!r}: write ({key!r},)")
     elif not (isinstance(key, tuple | list) and key and all(isinstance(name, str) and name for name in key)):
         yield Fault(source, (*at, "key"), f"expected the columns that identify a row, found {key!r}")
-    if not (isinstance(location.watermark, str) and location.watermark):
+    if not (location.watermark is None or (isinstance(location.watermark, str) and location.watermark)):
         yield Fault(
             source,
             (*at, "watermark"),
-            f"expected the column whose value changes when a row does, found {location.watermark!r}: without one, no"
-            " change would be noticed. Name a column such as `updated_at`, or a view that has one",
+            f"expected the column whose value changes when a row does, found {location.watermark!r}: name a column such"
+            " as `updated_at`, or write None, and the database hashes every row to find what has changed",
         )
     if not (location.partition_by is None or (isinstance(location.partition_by, str) and location.partition_by)):
         yield Fault(

@@ -354,7 +354,7 @@ def _location(location: ObjectSource | TableSource) -> Iterator[str]:
         return
     yield f"table={string_literal(location.table)}"
     yield f"key={tuple_literal([string_literal(name) for name in location.key])}"
-    yield f"watermark={string_literal(location.watermark)}"
+    yield f"watermark={string_literal(location.watermark) if location.watermark else None}"
     if location.partition_by:
         yield f"partition_by={string_literal(location.partition_by)}"
     if location.database != DATABASE_URL:

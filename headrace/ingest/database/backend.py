@@ -1,6 +1,6 @@
 """The interface of a database backend, and the errors that backends raise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -51,6 +51,17 @@ class DatabaseBackend(Protocol):
     def time_forms(self) -> str:
         """The values that belong to a partition, for a message."""
 
+    def query_clause(self, query: str, name: str) -> TableClause:
+        """A query as a table. `name` is what errors name.
+
+        Raises:
+            DatabaseError: It is not one SELECT, fails, or, where the schema would not show it, has columns that cannot
+                be told apart by a name.
+        """
+
+    def row_digest_expr(self, schema: pa.Schema) -> ColumnElement[Any]:
+        """Sum of a hash of each row, as text: whatever the order of rows, it differs if a value or a column does."""
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Columns whose type Arrow lacks are strings."""
 
@@ -93,6 +104,16 @@ class DatabaseBackend(Protocol):
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         """The rows of a large result, streamed."""
+
+
+def query_column_error(name: str, unnamed: Sequence[str], repeated: Sequence[str]) -> DatabaseError:
+    """The error for a query with columns that have no name of their own."""
+    found = [f"no name for {', '.join(unnamed)}"] if unnamed else []
+    found += [f"{', '.join(repeated)} more than once"] if repeated else []
+    return DatabaseError(
+        f"{name}: expected a name of its own for each column, found {' and '.join(found)}. Write `… AS name` in the"
+        " query."
+    )
 
 
 def check_date_has_partition(field: pa.Field, partitions: TimePartitions) -> None:

@@ -9,10 +9,10 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 from adbc_driver_postgresql import _driver_path
-from sqlalchemy import ARRAY, Numeric, Select, Text, and_, case, cast, func, literal_column, or_, select
+from sqlalchemy import ARRAY, Numeric, Select, Text, and_, case, cast, func, literal_column, or_, select, table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Dialect
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql import ColumnElement, quoted_name
 from sqlalchemy.sql.expression import TableClause
 
 from headrace.ingest.database.backend import (
@@ -99,6 +99,21 @@ class PostgreSQLBackend:
     @property
     def time_forms(self) -> str:
         return "finite times or dates"
+
+    def query_clause(self, query: str, name: str) -> TableClause:  # noqa: ARG002  the interface's
+        """As a table of another query, in which the server takes nothing but a SELECT that writes nothing.
+
+        The end of the line ends a comment at its end.
+        """
+        return table(quoted_name(f"({query}\n) AS headrace_query", quote=False))
+
+    def row_digest_expr(self, schema: pa.Schema) -> ColumnElement[Any]:
+        """Of the text of the row, in which NULL and an empty text differ: 128 bits, as two hashes of 64."""
+        row = cast(func.row(*(quote_column(name) for name in schema.names)), Text)
+        first, second = (
+            cast(func.sum(cast(func.hashtextextended(row, literal_column(seed)), Numeric)), Text) for seed in "01"
+        )
+        return func.concat(first, _literal(","), second)
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text.
@@ -222,7 +237,7 @@ class PostgreSQLBackend:
     def _to_database_error(self, name: str, error: Exception) -> DatabaseError:
         state = getattr(error, "sqlstate", None) or ""
         cause = redact(str(error), self.password)
-        if state == "42P01":
+        if state == "42P01" and not name.startswith("the query "):
             return DatabaseError(
                 f"{self.address} has no table {name}. Correct the source's declaration, or create the table."
             )

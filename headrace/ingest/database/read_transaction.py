@@ -6,6 +6,7 @@ straight to Arrow), Python's own driver for SQLite, whose column types do not co
 checked here. No message contains a password.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Select, Text, cast, func, literal_column, make_url, or_, select, table
+from sqlalchemy import Select, Text, cast, func, literal_column, make_url, null, or_, select, table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ColumnElement, quoted_name
@@ -28,8 +29,10 @@ from headrace.ingest.database.backend import (
     DatabaseUnreachableError,
     NaiveTimestampError,
     NullPartitionError,
+    query_column_error,
     quote_column,
 )
+from headrace.ingest.database.query_text import QueryTextError, check_query
 from headrace.partitions import UTC_DAYS, Interval, TimePartitions
 from headrace.text import pluralize
 
@@ -40,8 +43,10 @@ class PartitionStats:
 
     Attributes:
         rows: Row count.
-        watermark: Maximum of the watermark column, as text; None if it holds no value that is finite.
-        digest: Sum of a hash of each of its values, as text; None if it holds none.
+        watermark: Maximum of the watermark column, as text; None if it holds no value that is finite, or if there is no
+            such column.
+        digest: Sum of a hash of each of its values, as text; None if it holds none. Without a watermark column, of a
+            hash of each row.
         without_watermark: Number of rows whose watermark is NULL: what changes in them, the statistics do not show.
     """
 
@@ -105,14 +110,14 @@ class ReadTransaction:
         partitions, errors = dict[str, PartitionStats](), dict[str, DatabaseError]()
         checked = self._changed_by_arrow(schema)
         for name, rows, watermark, digest, without, *changed in self.backend.fetch_all(
-            self._stats_statement(source, schema, partitioning), source.table
+            self._stats_statement(source, schema, partitioning), source.label
         ):
             # `infinity` and years beyond 9999 are timestamps in PostgreSQL and have no date that Arrow or Python holds.
             if rows and source.partition_by and not partitioning.is_valid(name or ""):
                 found = name or self._value_without_partition(source, schema, partitioning)
                 verb = "has" if rows == 1 else "have"
                 raise NullPartitionError(
-                    f"{source.table}: {pluralize(rows, 'row')} {verb} no {partitioning.label} in {source.partition_by}"
+                    f"{source.label}: {pluralize(rows, 'row')} {verb} no {partitioning.label} in {source.partition_by}"
                     f" (found {found}; expected {self.backend.time_forms} of the years 1 to 9999), so they belong to no"
                     " partition. Correct them, or declare a view that excludes them."
                 )
@@ -140,7 +145,7 @@ class ReadTransaction:
             return
         statement = self._rows_statement(source, schema, listing, wanted)
         done: list[str] = []
-        batches = self.backend.fetch_batches(statement, schema, source.table)
+        batches = self.backend.fetch_batches(statement, schema, source.label)
         try:
             for name, rows in (
                 _split(batches, source.partition_by, wanted, listing.partitioning)
@@ -154,7 +159,7 @@ class ReadTransaction:
             current = wanted[len(done)] if len(done) < len(wanted) else wanted[-1]
             rows_read = sum(listing.partitions[name].rows for name in done)
             raise DatabaseUnreachableError(
-                f"{source.table}: connection cut while reading partition {current}, after {rows_read} rows of"
+                f"{source.label}: connection cut while reading partition {current}, after {rows_read} rows of"
                 f" {len(done)} complete partitions ({len(wanted)} to read): {error} The table was left as it is; run"
                 " the same command again."
             ) from error
@@ -169,10 +174,10 @@ class ReadTransaction:
             self.backend.restart_transaction()
             schema = self._read_schema(source)
             statement = self._stats_statement(source, schema, listing.partitioning, name)
-            found = [PartitionStats(*row[1:5]) for row in self.backend.fetch_all(statement, source.table)]
+            found = [PartitionStats(*row[1:5]) for row in self.backend.fetch_all(statement, source.label)]
             if found != [listing.partitions[name]]:
                 raise DatabaseError(
-                    f"{source.table} {name}: its rows changed while the table was read. Run the same command again."
+                    f"{source.label} {name}: its rows changed while the table was read. Run the same command again."
                 )
         ((_, rows),) = self.read_partitions(source, listing, [name])
         return rows
@@ -184,7 +189,8 @@ class ReadTransaction:
             DatabaseError: There is no such table.
             NaiveTimestampError: A column of the table is a timestamp without a time zone.
         """
-        schema, clause = self._read_typed_schema(table), self._clause(table)
+        source = TableSource(table)
+        schema, clause = self._read_typed_schema(source), self._clause(source)
         statement = select(*(self.backend.select_expr(field) for field in schema)).select_from(clause).limit(limit)
         batches = self.backend.fetch_batches(self._compile(statement), schema, table)
         rows = pa.Table.from_batches(batches, schema=schema.remove_metadata())
@@ -192,18 +198,21 @@ class ReadTransaction:
         return SampledTable(rows, self.backend.primary_key(clause, table), types)
 
     def _read_schema(self, source: TableSource) -> pa.Schema:
-        schema = self._read_typed_schema(source.table)
-        declared = [*source.key, source.watermark, *([source.partition_by] if source.partition_by else [])]
+        schema = self._read_typed_schema(source)
+        declared = [*source.key, *filter(None, (source.watermark, source.partition_by))]
         missing = [name for name in declared if name not in schema.names]
         if missing:
             raise DatabaseError(
-                f"{source.table}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
-                " Correct the source's declaration (key, watermark, partition_by), or the table."
+                f"{source.label}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
+                f" Correct the source's declaration (key, watermark, partition_by), or the"
+                f" {'query' if source.query else 'table'}."
             )
         return schema
 
-    def _read_typed_schema(self, table: str) -> pa.Schema:
-        schema = self.backend.read_schema(self._clause(table), table)
+    def _read_typed_schema(self, source: TableSource) -> pa.Schema:
+        table, schema = source.label, self.backend.read_schema(self._clause(source), source.label)
+        if source.query:
+            _check_names(table, schema)
         naive = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.tz is None]
         if naive:
             raise NaiveTimestampError(
@@ -218,13 +227,13 @@ class ReadTransaction:
         field = schema.field(source.partition_by)
         value = cast(quote_column(field.name), Text)
         statement = select(value).where(self.backend.name_expr(field, partitioning).is_(None)).limit(1)
-        ((text,),) = self.backend.fetch_all(
-            self._compile(statement.select_from(self._clause(source.table))), source.table
-        )
+        ((text,),) = self.backend.fetch_all(self._compile(statement.select_from(self._clause(source))), source.label)
         return "NULL" if text is None else repr(text)
 
-    def _clause(self, name: str) -> TableClause:
-        schema, table_name = self.backend.split_name(name)
+    def _clause(self, source: TableSource) -> TableClause:
+        if source.query:
+            return self.backend.query_clause(_checked_query(source), source.label)
+        schema, table_name = self.backend.split_name(source.table)
         return table(quoted_name(table_name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
 
     def _changed_by_arrow(self, schema: pa.Schema) -> dict[str, ColumnElement[Any]]:
@@ -235,31 +244,33 @@ class ReadTransaction:
     def _stats_statement(
         self, source: TableSource, schema: pa.Schema, partitioning: TimePartitions, only: str | None = None
     ) -> str:
-        watermark = schema.field(source.watermark)
-        without = func.count() - func.count(quote_column(watermark.name))
         stats = (
             func.count(),
-            self.backend.max_expr(watermark),
-            self.backend.digest_expr(watermark),
-            without,
+            *self._change_stats(source, schema),
             *self._changed_by_arrow(schema).values(),
         )
         if source.partition_by is None:
-            return self._compile(
-                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(self._clause(source.table))
-            )
+            return self._compile(select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(self._clause(source)))
         time_field = schema.field(source.partition_by)
         name = self.backend.name_expr(time_field, partitioning).label("day")
         # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
-        statement = select(name, *stats).select_from(self._clause(source.table)).group_by(literal_column("1"))
+        statement = select(name, *stats).select_from(self._clause(source)).group_by(literal_column("1"))
         if only is not None:
             (interval,) = _ranges([only], partitioning)
             statement = statement.where(self.backend.is_within(time_field, partitioning, interval))
         return self._compile(statement)
 
+    def _change_stats(self, source: TableSource, schema: pa.Schema) -> tuple[ColumnElement[Any], ...]:
+        """Maximum and digest of the watermark and the number of rows without one; of whole rows if there is none."""
+        if source.watermark is None:
+            return cast(null(), Text), self.backend.row_digest_expr(schema), literal_column("0")
+        watermark = schema.field(source.watermark)
+        without = func.count() - func.count(quote_column(watermark.name))
+        return self.backend.max_expr(watermark), self.backend.digest_expr(watermark), without
+
     def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
         columns = [self.backend.select_expr(field) for field in schema]
-        statement = select(*columns).select_from(self._clause(source.table))
+        statement = select(*columns).select_from(self._clause(source))
         if source.partition_by is None:
             return self._compile(statement)
         cut = listing.partitioning
@@ -323,6 +334,22 @@ def _open_backend(
     )
 
 
+def _checked_query(source: TableSource) -> str:
+    try:
+        return check_query(source.query)
+    except QueryTextError as error:
+        raise DatabaseError(f"{source.label}: {error}. Correct the source's declaration.") from None
+
+
+def _check_names(name: str, schema: pa.Schema) -> None:
+    """Check that each column of a query has a name of its own; `?column?` is what PostgreSQL calls one without."""
+    counts = Counter(schema.names)
+    unnamed = [f"column {place}" for place, column in enumerate(schema.names, start=1) if column == "?column?"]
+    repeated = [column for column, count in counts.items() if count > 1 and column != "?column?"]
+    if unnamed or repeated:
+        raise query_column_error(name, unnamed, repeated)
+
+
 def _ranges(names: list[str], partitioning: TimePartitions) -> list[Interval]:
     """The intervals of sorted partitions, those of consecutive ones as one."""
     ranges: list[Interval] = []
@@ -379,7 +406,7 @@ def _changed_by_arrow_error(source: TableSource, partition: str, counts: Mapping
     for column, count in counts.items():
         if count:
             return DatabaseError(
-                f"{source.table} {partition}: expected arrays of one dimension that count from 1, found {count} others"
+                f"{source.label} {partition}: expected arrays of one dimension that count from 1, found {count} others"
                 f" in {column}. Declare a view that gives their text: `{column}::text AS {column}`."
             )
     return None
@@ -388,6 +415,6 @@ def _changed_by_arrow_error(source: TableSource, partition: str, counts: Mapping
 def _check_row_count(source: TableSource, partition: str, listed: int, read: int) -> None:
     if listed != read:
         raise DatabaseError(
-            f"{source.table} {partition}: expected the {listed} rows that were counted, found {read} in the same"
+            f"{source.label} {partition}: expected the {listed} rows that were counted, found {read} in the same"
             " transaction. The server does not isolate its transactions; the table was left as it is."
         )

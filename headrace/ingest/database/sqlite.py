@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Function, Text, and_, cast, func, literal
+from sqlalchemy import Function, Text, and_, cast, func, literal, table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Dialect
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql import ColumnElement, quoted_name
 from sqlalchemy.sql.expression import TableClause
 
 from headrace.ingest.database.backend import (
@@ -23,6 +23,7 @@ from headrace.ingest.database.backend import (
     DatabaseUnreachableError,
     NaiveTimestampError,
     check_date_has_partition,
+    query_column_error,
     quote_column,
 )
 from headrace.partitions import ALL_TIME, UTC_ZONE, Daily, Interval, Monthly, TimePartitions, Yearly
@@ -35,6 +36,17 @@ LOCAL_NAME = "headrace_local_partition"
 LOCAL_PARTITIONS = {"day": Daily, "month": Monthly, "year": Yearly}
 BATCH_ROWS = 20_000
 DIGEST = "headrace_digest"
+ROW_DIGEST, ROW_HASH = "headrace_row_digest", "headrace_row_hash"
+MAX_ARGUMENTS = 100
+"""Of a function; the most that SQLite takes is 100 in its oldest builds (SQLITE_MAX_FUNCTION_ARG)."""
+
+COLUMNS = "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+QUERY_VIEW, TYPES = "headrace_query_", "_types"
+"""How the temporary view of a query is called, and the table with the types of its columns."""
+
+COLUMN_NAME = re.compile(r"[^\W\d][\w $.-]*")
+"""What a column of an expression may be called. One without a name is called `count(*)`, as its text reads."""
+
 CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 FINER_THAN_US = re.compile(r"[.,]\d{6}0*[1-9]")
 LOCK_TIMEOUT_S = 30.0
@@ -70,11 +82,40 @@ class SQLiteBackend:
     def time_forms(self) -> str:
         return "the text 2013-01-09, or 2013-01-09T05:00:00Z in a TIMESTAMP,"
 
+    def query_clause(self, query: str, name: str) -> TableClause:
+        """As a temporary view, which SQLite makes of one SELECT only. The file is opened read-only and not changed."""
+        view = QUERY_VIEW + sha256(query.encode()).hexdigest()[:16]
+        if not self._execute("SELECT 1 FROM sqlite_temp_master WHERE name = ?", name, (view,)).fetchone():
+            self._execute(f'CREATE TEMP VIEW "{view}" AS {query}\n', name)
+            self._check_names(view, name)
+            # A view has the types of the columns that it shows; a table also those of `CAST(… AS …)`. LIMIT 0 computes
+            # no row.
+            self._execute(f'CREATE TEMP TABLE "{view}{TYPES}" AS SELECT * FROM ({query}\n) LIMIT 0', name)  # noqa: S608
+        return table(quoted_name(view, quote=True), schema="temp")
+
+    def _check_names(self, view: str, name: str) -> None:
+        """SQLite calls the second `a` of a view `a:1`, and a column without a name as its expression reads."""
+        columns = dict(self._execute(COLUMNS, name, (view,)).fetchall())
+        repeated = [column for column in columns if column.rpartition(":")[0] in columns]
+        unnamed = [f"`{column}`" for column, kind in columns.items() if not (kind or COLUMN_NAME.fullmatch(column))]
+        unnamed = [column for column in unnamed if column.strip("`") not in repeated]
+        if unnamed or repeated:
+            raise query_column_error(name, unnamed, [column.rpartition(":")[0] for column in repeated])
+
+    def row_digest_expr(self, schema: pa.Schema) -> ColumnElement[Any]:
+        """Computed in this process, as `digest_expr`. A function of SQLite takes 100 arguments, so wide rows nest."""
+        values: list[ColumnElement[Any]] = [quote_column(name) for name in schema.names]
+        while len(values) > MAX_ARGUMENTS:
+            packs = [values[start : start + MAX_ARGUMENTS] for start in range(0, len(values), MAX_ARGUMENTS)]
+            values = [Function(ROW_HASH, *pack) for pack in packs]
+        return Function(ROW_DIGEST, *values)
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         # Hidden are 1 (a column of a virtual table), 2 and 3 (generated columns), which `SELECT *` shows.
-        columns = self._execute(
-            "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1", name, (str(source.name),)
-        ).fetchall()
+        columns = self._execute(COLUMNS, name, (str(source.name),)).fetchall()
+        if source.schema == "temp" and str(source.name).startswith(QUERY_VIEW):
+            casts = dict(self._execute(COLUMNS, name, (f"{source.name}{TYPES}",)).fetchall())
+            columns = [(column, declared or casts[column]) for column, declared in columns]
         if not columns:  # the pragma returns no row for a table that does not exist
             raise DatabaseError(
                 f"{self.path} has no table {name}. Correct the source's declaration, or create the table."
@@ -172,7 +213,7 @@ class SQLiteBackend:
                 return kind
         raise DatabaseError(
             f"{self.path}: {name}.{column} is declared {declared or 'without a type'}, which allows any value. Declare"
-            " it (INTEGER, REAL, TEXT, BLOB, BOOLEAN, DATE, TIMESTAMP), in a view with `CAST(… AS …)`."
+            " it (INTEGER, REAL, TEXT, BLOB, BOOLEAN, DATE, TIMESTAMP), in a view or a query with `CAST(… AS …)`."
         )
 
 
@@ -193,6 +234,8 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     try:
         connection.create_aggregate(DIGEST, 1, _Digest)  # type: ignore[arg-type]  # typeshed wants `step(*values: int)`
+        connection.create_aggregate(ROW_DIGEST, -1, _RowDigest)  # type: ignore[arg-type]  # as above
+        connection.create_function(ROW_HASH, -1, _hash_row, deterministic=True)
         connection.create_function(LOCAL_NAME, 3, _local_partition, deterministic=True)
         backend = SQLiteBackend(connection, path)
         # BEGIN is deferred: the snapshot is taken by the first statement that reads (lang_transaction.html).
@@ -215,6 +258,23 @@ class _Digest:
 
     def finalize(self) -> str:
         return str(self.total)
+
+
+@dataclass
+class _RowDigest:
+    """The aggregate function that sums a hash of every row. The text of a value tells its type, and NULL is None."""
+
+    total: int = 0
+
+    def step(self, *values: object) -> None:
+        self.total += int.from_bytes(_hash_row(*values))
+
+    def finalize(self) -> str:
+        return str(self.total)
+
+
+def _hash_row(*values: object) -> bytes:
+    return blake2b(repr(values).encode(), digest_size=16).digest()
 
 
 def _local_partition(value: object, unit: str, timezone: str) -> str | None:

@@ -136,12 +136,15 @@ def test_the_datasets_of_this_project_have_no_findings(name: str) -> None:
         (with_objects(partition=None), "expected a text, found None"),
         (with_objects(suffix="csv"), "expected a file name ending such as '.csv.gz', found 'csv'"),
         (with_objects(bucket="s3://raw/sales"), "expected the name of a bucket"),
-        (with_table(watermark=None), "expected the column whose value changes when a row does, found None"),
+        (with_table(watermark=7), "expected the column whose value changes when a row does, found 7"),
         (with_table(watermark=""), "expected the column whose value changes when a row does, found ''"),
         (with_table(key="id"), "expected a tuple of columns, found the text 'id': write ('id',)"),
         (with_table(key=()), "expected the columns that identify a row, found ()"),
         (with_table(partition_by=7), "expected a column of dates or times or None, found 7"),
-        (with_table(table=""), "expected the name of a table, found ''"),
+        (with_table(table=""), "expected the name of a table or a `query`, and not both, found ''"),
+        (with_table(query="SELECT 1 AS id"), "expected the name of a table or a `query`, and not both, found both"),
+        (with_table(table="", query=7), "expected the name of a table or a `query`, and not both, found 7"),
+        (with_table(table="", query="DELETE FROM sales"), "begins with SELECT or WITH, found 'DELETE': correct"),
     ],
 )
 def test_a_source_that_can_only_fail_is_named(declared: Dataset, problem: str) -> None:
