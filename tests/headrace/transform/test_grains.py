@@ -45,6 +45,8 @@ from headrace.validate.stage import TooManyRejectedError
 NEW_YORK, AUCKLAND = "America/New_York", "Pacific/Auckland"
 HOUR = timedelta(hours=1)
 FIRST, LAST = datetime(2013, 10, 29, tzinfo=UTC), datetime(2013, 11, 7, tzinfo=UTC)
+CHANGE = datetime(2013, 11, 2, tzinfo=UTC), datetime(2013, 11, 5, tzinfo=UTC)
+"""The day on which New York's clocks change, with a day on each side."""
 FOLDER = ObjectSource("sales/", r"sales/(?P<partition>.+)\.csv", ".csv", "file:bucket")
 FORMS = {Hourly: "%Y-%m-%dT%H", Daily: "%Y-%m-%d", Monthly: "%Y-%m", Yearly: "%Y"}
 RAW, VALIDATED, REJECTED, WEEKS = (
