@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if os.environ.get("UNCHECKED_FEAST"):  # as in `make quick`: seconds less in each worker
     import_feast_unchecked()
 
-hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("same", max_examples=50, derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=300, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
 """The same examples on every machine, so that a run judges the change alone; `make faults` looks for new ones."""

@@ -18,7 +18,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import (  # type: ignore[attr-defined]
+    Distribution,
+    PackageNotFoundError,
+    _top_level_declared,
+    _top_level_inferred,
+    distribution,
+    distributions,
+)
 from importlib.util import decode_source, find_spec
 from pathlib import Path
 
@@ -172,12 +179,27 @@ def find_distributions(top: str) -> tuple[Distribution, ...]:
     """The distributions that provide a top-level module: mostly the one of its name, which costs no search."""
     try:
         named = distribution(top)
-        record = named.read_text("RECORD") or ""
-        if f"\n{top}/" in f"\n{record}" or f"\n{top}.py," in f"\n{record}":
+        if _lists(named.read_text("RECORD") or "", f"{top}/", f"{top}.py,"):
             return (named,)
     except PackageNotFoundError:
         pass
-    return tuple(map(distribution, sorted(set(packages_distributions().get(top, ())))))
+    return tuple(map(distribution, sorted({one.name for one in distributions() if _provides(one, top)})))
+
+
+def _provides(found: Distribution, top: str) -> bool:
+    """Whether `importlib.metadata.packages_distributions` has the distribution under `top`.
+
+    That function parses the metadata of everything that is installed, half a second for a few hundred distributions.
+    """
+    if declared := _top_level_declared(found):
+        return top in declared
+    record = found.read_text("RECORD")
+    return (record is None or _lists(record, f"{top}/", f"{top}.")) and top in _top_level_inferred(found)
+
+
+def _lists(record: str, *beginnings: str) -> bool:
+    """Whether a list of a distribution's files has a line with one of the beginnings."""
+    return any(record.startswith(beginning) or f"\n{beginning}" in record for beginning in beginnings)
 
 
 @cache

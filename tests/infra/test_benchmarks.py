@@ -155,6 +155,7 @@ transform.run("run")
 """
 
 
+@pytest.mark.slow
 def test_what_transform_measures_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "benchmarks")))
     subprocess.run(

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -100,20 +101,21 @@ def wait_for_exit_code(process: int) -> int:
 
 
 def run_in_child(work: Callable[[], T]) -> T:
-    """Run `work` in a child, and return its result.
+    """Run `work` in a child, and return its result. What the child imported, later children find imported.
 
     Raises:
         ChildFailedError: It failed.
     """
     read, write = os.pipe()
+    known = set(sys.modules)
 
     def send_result() -> None:
         os.close(read)
         with os.fdopen(write, "wb") as pipe:
             try:
-                pickle.dump((work(), ""), pipe)
+                pickle.dump((work(), "", sorted(set(sys.modules) - known)), pipe)
             except BaseException:  # noqa: BLE001  the parent must see any error
-                pickle.dump((None, traceback.format_exc()), pipe)
+                pickle.dump((None, traceback.format_exc(), []), pipe)
 
     process = fork_process(send_result)
     os.close(write)
@@ -121,10 +123,18 @@ def run_in_child(work: Callable[[], T]) -> T:
         content = pipe.read()
     if wait_for_exit_code(process) or not content:
         raise ChildFailedError("the process died")
-    result: tuple[T, str] = pickle.loads(content)  # noqa: S301  our own child
+    result: tuple[T, str, list[str]] = pickle.loads(content)  # noqa: S301  our own child
     if result[1]:
         raise ChildFailedError(result[1])
+    preload(result[2])
     return result[0]
+
+
+def preload(modules: list[str]) -> None:
+    """Import modules that a child had to import; those that a library makes at run time are left to the children."""
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def run_undisturbed(case: CrashCase) -> tuple[list[tuple[str, bool]], list[str], float]:

@@ -24,7 +24,7 @@ def inject_crashes(
     paths = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
         [sys.executable, SCRIPT, scenario, settings_path, folder / "crash-cases", interruption, str(count)],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},  # NumPy, imported, starts no threads
         capture_output=True,
         text=True,
         check=False,

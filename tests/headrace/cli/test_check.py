@@ -18,6 +18,8 @@ from headrace.cli import app
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import TableStore
 
+pytestmark = pytest.mark.slow  # each test starts commands
+
 MODULE = '''"""Sales."""
 from dataclasses import replace
 

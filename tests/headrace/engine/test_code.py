@@ -6,7 +6,7 @@ import sys
 import tokenize
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -139,6 +139,15 @@ def test_a_released_distribution_counts_by_its_version_under_the_name_that_pip_k
     libraries = source_code(["pipelines.a"], package / "project").libraries
 
     assert libraries == {"polars": version("polars"), "scikit-learn": version("scikit-learn")}
+
+
+def test_distributions_are_those_that_python_s_own_search_finds_for_a_module() -> None:
+    """The search uses two private functions of `importlib.metadata`, which decide what a distribution provides."""
+    found = packages_distributions()
+
+    for top in ("yaml", "sklearn", "google", "dateutil", "_cffi_backend", "__main__", "no_such_module"):
+        names = [one.name for one in code_hash_module.find_distributions(top)]
+        assert names == sorted(set(found.get(top, ()))), top
 
 
 def test_a_distribution_installed_from_a_path_or_a_repository_is_hashed_by_file(

@@ -235,7 +235,7 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
     ttl=st.sampled_from([None, 0, 1, 2**40]),
     as_known=st.booleans(),
 )
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=100, deadline=None)
 def test_the_search_is_exact_for_any_span_of_time_and_ttl(
     rows: list[tuple[int, int, int]], wanted: list[tuple[int, int]], ttl: int | None, *, as_known: bool
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.dataset import UTC_MICROSECONDS
@@ -259,7 +259,6 @@ def test_a_column_of_a_type_that_means_something_else_is_not_converted(raw: pl.D
     assert parse(pl.col("v"), raw, wanted) is None
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12), st.integers(0, 12))
 def test_a_decimal_is_what_python_s_decimal_says_without_rounding(number: Decimal, scale: int) -> None:
     text = f"{number:f}"
@@ -268,7 +267,6 @@ def test_a_decimal_is_what_python_s_decimal_says_without_rounding(number: Decima
     assert parsed(TEXT, decimal(20, scale), text) == [number if is_exact else None]
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 20))
 def test_a_decimal_of_a_float_has_the_digits_that_the_float_is_written_with(number: float, scale: int) -> None:
     (found,) = parsed(pl.Float64(), decimal(38, scale), number)
@@ -279,13 +277,11 @@ def test_a_decimal_of_a_float_has_the_digits_that_the_float_is_written_with(numb
         assert (Fraction(repr(number)) * 10**scale).denominator > 1
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.decimals(-(10**20), 10**20, allow_nan=False, places=2))
 def test_a_float_of_a_decimal_is_the_nearest_one(number: Decimal) -> None:
     assert parsed(decimal(38, 2), pl.Float64(), number)[0] in {None, float(number)}
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.decimals(allow_nan=False, allow_infinity=False))
 def test_a_float_is_the_nearest_one_as_python_reads_it(number: float | Decimal) -> None:
     nearest = float(str(number))
@@ -293,7 +289,6 @@ def test_a_float_is_the_nearest_one_as_python_reads_it(number: float | Decimal) 
     assert parsed(TEXT, pl.Float64(), str(number)) == [None if abs(nearest) == float("inf") else nearest]
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     st.datetimes(timezones=st.timezones() | st.just(UTC)).filter(lambda at: at.utcoffset() is not None),
     st.sampled_from(["T", " "]),
@@ -310,7 +305,6 @@ def test_a_time_is_what_python_reads_of_its_iso_form(at: datetime, separator: st
         assert parsed(TEXT, UTC_MICROSECONDS, text) == [expected]
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.integers(-(2**63), 2**63 - 1), st.sampled_from(["ms", "us", "ns"]), st.sampled_from(["UTC", "Asia/Tokyo"]))
 def test_a_time_of_any_unit_is_the_same_instant_or_no_value(step: int, unit: Any, zone: str) -> None:  # noqa: ANN401
     raw = pl.Datetime(unit, zone)
