@@ -17,7 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from headrace.errors import HeadraceError
-from headrace.validate.readers import GZIP, GZIP_FORMAT, CsvDialect, UnreadableError, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import GZIP, GZIP_FORMAT, UnreadableError
 
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 200

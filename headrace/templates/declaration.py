@@ -25,7 +25,7 @@ from headrace.templates.python_code import (
     tuple_literal,
     wrap_prose,
 )
-from headrace.validate.readers import CsvDialect
+from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, ROW_TEXT
 
 USED_NAMES = frozenset({"datetime", "dy", "one_of", "pl", "timedelta", "utc_time"})

@@ -32,7 +32,8 @@ from headrace.storage.partition_entry import PartitionEntry, SourceObject
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import FileSystemError
 from headrace.validate import stage
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 
 HERE = Path(__file__).name
 BAD_DAY = "2026-01-03"

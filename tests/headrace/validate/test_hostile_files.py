@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import UnreadableError, read_parquet
 
 CSV = b"carrier,flight\nUA,17\n"
 

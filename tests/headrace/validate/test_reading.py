@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from minimal_dataset import SALES
 
 from headrace.dataset import ObjectSource
-from headrace.validate import readers
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate import csv_reader
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import UnreadableError, read_parquet
 from headrace.validate.validate_partition import read_raw
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
@@ -143,7 +145,7 @@ def test_a_look_at_the_bytes_decides_as_a_look_at_each_line_does(tmp_path: Path,
 
     quick = outcome_for(path)
 
-    with patch.object(readers, "_is_even", return_value=False):
+    with patch.object(csv_reader, "_is_even", return_value=False):
         assert quick == outcome_for(path)
 
 

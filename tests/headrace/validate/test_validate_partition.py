@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, ObjectSource, Source
 from headrace.validate.columns import TimeBounds, one_of, utc_time
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 from headrace.validate.errors import (
     ColumnTypeChangedError,
     InvalidContractError,
     NaiveTimeError,
     SchemaChangedError,
 )
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv
+from headrace.validate.readers import UnreadableError
 from headrace.validate.uniqueness import is_known_key, unique_check
 from headrace.validate.validate_partition import read_raw, validate_frame, validate_frames
 
