@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
     from headrace.validate.columns import TimeBounds, one_of, utc_time
+    from headrace.validate.csv_dialect import CsvDialect
+    from headrace.validate.csv_reader import read_csv
     from headrace.validate.json_reader import JsonDialect, read_json
-    from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+    from headrace.validate.readers import UnreadableError, read_parquet
 
 __all__ = [
     "EVENT_TIME",
@@ -173,8 +175,10 @@ _MODULES = {
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
+    "headrace.validate.csv_dialect": ("CsvDialect",),
+    "headrace.validate.csv_reader": ("read_csv",),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
-    "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),
+    "headrace.validate.readers": ("UnreadableError", "read_parquet"),
 }
 """Module → the public names that it defines."""
 

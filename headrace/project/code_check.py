@@ -14,8 +14,8 @@ from headrace.engine.code_hash import project_folder
 from headrace.engine.fingerprint import stage_code
 from headrace.project import graph
 from headrace.project.findings import Finding
+from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.json_reader import JsonDialect
-from headrace.validate.readers import CsvDialect
 
 DIALECTS: dict[str, type[CsvDialect | JsonDialect]] = {each.__name__: each for each in (CsvDialect, JsonDialect)}
 

@@ -17,7 +17,10 @@ from pathlib import Path
 import polars as pl
 
 from headrace.errors import HeadraceError
-from headrace.validate.readers import GZIP, GZIP_FORMAT, CsvDialect, UnreadableError, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import GZIP, GZIP_FORMAT, UnreadableError
+from headrace.validate.reserved_names import FAULT, RAW_LINE, RECORD
 
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 200
@@ -57,6 +60,8 @@ class CsvSample:
         is_cut: Whether the file goes on after the sample.
         notes: What was seen of the file, beyond what a dialect is by default.
         faults: Why the declared reader will refuse the file as it is.
+        bad_lines: Lines that are no records, and so rejected rows.
+        bad_line: The first of them, with its number and the check that it fails.
     """
 
     rows: pl.DataFrame
@@ -64,6 +69,8 @@ class CsvSample:
     is_cut: bool = False
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    bad_lines: int = 0
+    bad_line: str = ""
 
 
 def decompress_head(head: bytes, most: int, name: str) -> tuple[bytes, bool]:
@@ -115,18 +122,14 @@ def parse_csv(content: bytes, name: str, *, is_cut: bool, most_rows: int) -> Csv
     header, *lines = records
     good = [line for line in lines if len(line) == len(header)]
     _check_header(header, name, len(lines) - len(good), len(lines))
-    dialect = CsvDialect(
-        separator=separator,
-        encoding=encoding,
-        multiline=any("\n" in value for line in records for value in line),
-        final_newline=is_cut or text.endswith("\n"),
-    )
+    dialect = CsvDialect(separator=separator, encoding=encoding)
     rows = pl.DataFrame(
         dict(zip(header, _columns(good, len(header)), strict=True)), schema=dict.fromkeys(header, pl.String)
     )
     rows = rows.with_columns(pl.all().replace(list(dialect.nulls), None))
-    faults = _faults(content, dialect, is_cut=is_cut)
-    return CsvSample(rows, dialect, is_cut or len(records) > most_rows, notes, faults)
+    faults, bad = _faults(content, dialect, is_cut=is_cut)
+    shown = "line {}, {!r} ({})".format(*bad.row(0)) if bad.height else ""
+    return CsvSample(rows, dialect, is_cut or len(records) > most_rows, notes, faults, bad.height, shown)
 
 
 def _columns(lines: list[list[str]], width: int) -> list[list[str]]:
@@ -224,18 +227,26 @@ def _check_header(header: list[str], name: str, others: int, lines: int) -> None
         )
 
 
-def _faults(content: bytes, dialect: CsvDialect, *, is_cut: bool) -> tuple[str, ...]:
-    """Why the declared reader will refuse the file: asked of the reader itself, with the sample as a file."""
-    if is_cut and (dialect.multiline or dialect.encoding == "utf-16"):
-        return ()  # where the last whole record ends is not to be seen in the bytes
+def _faults(content: bytes, dialect: CsvDialect, *, is_cut: bool) -> tuple[tuple[str, ...], pl.DataFrame]:
+    """Why the declared reader will refuse the file, and its bad lines: asked of the reader itself.
+
+    A line that is bad since the sample was cut in a quoted field is none.
+    """
+    bad = pl.DataFrame(schema={RAW_LINE: pl.UInt32, RECORD: pl.String, FAULT: pl.String})
+    if is_cut and dialect.encoding == "utf-16":
+        return (), bad  # where the last whole record ends is not to be seen in the bytes
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         file.write(content[: content.rfind(b"\n") + 1] if is_cut else content)
         file.flush()
         try:
-            read_csv(Path(file.name), dialect)
+            rows = read_csv(Path(file.name), dialect)
         except UnreadableError as error:
-            return (error.reason,)
-    return ()
+            return (error.reason,), bad
+    if FAULT in rows.columns:
+        last = rows.get_column(RAW_LINE).max()
+        bad = rows.filter(pl.col(FAULT).is_not_null()).select(bad.columns)
+        bad = bad.filter(pl.col(RAW_LINE) != last) if is_cut else bad
+    return (), bad
 
 
 def read_head(path: Path, most: int) -> bytes:

@@ -104,7 +104,8 @@ def _from_objects(name: str, sample: ObjectSample) -> DatasetDraft:
     location = ObjectSource(pattern.prefix, pattern.pattern, pattern.suffix, sample.bucket or "")
     dialect = replace(csv.dialect, nulls=(*csv.dialect.nulls, *table.null_words))
     draft = SourceDraft(name, _source_name(sample.name, name), sample.where, location, dialect, table)
-    draft = replace(draft, odd=tuple(_oddities(draft, csv.notes)))
+    bad_share = csv.bad_lines / max(csv.rows.height + csv.bad_lines, 1)
+    draft = replace(draft, odd=tuple(_oddities(draft, csv.notes)), rejected_share=bad_share)
     assumptions = (*_object_assumptions(draft, sample), *_table_assumptions(draft))
     return DatasetDraft(draft, assumptions, tuple(_object_warnings(draft, sample)))
 
@@ -140,6 +141,9 @@ def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[As
 def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
     for fault in sample.csv.faults:
         yield f"{fault.rstrip('.')}. `headrace run {draft.dataset}` refuses that file until it is corrected."
+    if count := sample.csv.bad_lines:
+        first = sample.csv.bad_line
+        yield f"{pluralize(count, 'line')} cannot be read and will be rejected rows, the first is {first}."
     if isinstance(draft.location, ObjectSource) and draft.location.bucket.startswith(FOLDER_SCHEME):
         what = "folder" if draft.location.prefix.endswith("/") else "file"
         yield (

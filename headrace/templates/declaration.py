@@ -25,8 +25,8 @@ from headrace.templates.python_code import (
     tuple_literal,
     wrap_prose,
 )
-from headrace.validate.readers import CsvDialect
-from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, ROW_TEXT
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.reserved_names import FAILED_CHECKS, LINE, MARK, ROW, ROW_TEXT
 
 USED_NAMES = frozenset({"datetime", "dy", "one_of", "pl", "timedelta", "utc_time"})
 """Names that the body of a contract uses: an attribute would hide them from the lines below it."""
@@ -47,7 +47,7 @@ class SourceDraft:
         location: Where the source is.
         dialect: How its files are written; None for a database table.
         table: What the sample says.
-        rejected_share: At most this share of the sample's rows holds a value that no contract accepts.
+        rejected_share: At most this share of the sample's rows cannot be read, or has a value that no contract takes.
         odd: What is odd about the data, a sentence each, for the docstring.
     """
 
@@ -95,7 +95,7 @@ def _unused(name: str, used: Iterable[str]) -> str:
 
 def _is_reserved(name: str) -> bool:
     """Whether a contract cannot have a column of this name, so that `read` must give it another."""
-    return not name or is_pattern(name) or name in {ROW, ROW_TEXT, FAILED_CHECKS} or name.startswith(MARK)
+    return not name or is_pattern(name) or name in {ROW, LINE, ROW_TEXT, FAILED_CHECKS} or name.startswith(MARK)
 
 
 def _is_taken(name: str) -> bool:
@@ -287,10 +287,6 @@ def _dialect(dialect: CsvDialect) -> Iterator[str]:
         yield f"encoding={string_literal(dialect.encoding)}"
     if dialect.nulls != plain.nulls:
         yield f"nulls={tuple_literal([string_literal(word) for word in dialect.nulls])}"
-    if dialect.multiline != plain.multiline:
-        yield f"multiline={dialect.multiline}"
-    if dialect.final_newline != plain.final_newline:
-        yield f"final_newline={dialect.final_newline}"
 
 
 def _transform(draft: SourceDraft) -> str:

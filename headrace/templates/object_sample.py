@@ -147,13 +147,14 @@ def _merged(parts: dict[str, CsvSample], faults: list[str]) -> tuple[CsvSample, 
     dialect = replace(
         last.dialect,
         encoding=next((one.encoding for one in dialects if one.encoding != "utf-8"), "utf-8"),
-        multiline=any(one.multiline for one in dialects),
-        final_newline=all(one.final_newline for one in dialects),
     )
     # not `select`, which takes some names, such as `*`, for patterns
     rows = pl.concat(pl.DataFrame({name: part.rows[name] for name in last.rows.columns}) for part in same.values())
     is_cut = any(part.is_cut for part in same.values())
-    return CsvSample(rows, dialect, is_cut, tuple(notes), (*faults, *others, *refused)), tuple(same)
+    bad_lines = sum(part.bad_lines for part in same.values())
+    bad_line = next((f"{key}: {part.bad_line}" for key, part in same.items() if part.bad_lines), "")
+    found = CsvSample(rows, dialect, is_cut, tuple(notes), (*faults, *others, *refused), bad_lines, bad_line)
+    return found, tuple(same)
 
 
 def _read_file(folder: Path, key: str, most: int) -> bytes:

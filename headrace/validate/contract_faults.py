@@ -9,7 +9,7 @@ from headrace.dataset import UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type
 from headrace.validate.columns import WITHIN, TimeBounds
 from headrace.validate.compiled_contract import QUERY_ERRORS, RowCheck, query_reason
-from headrace.validate.reserved_names import FAILED_CHECKS, MARK, OBJECT, ROW, ROW_TEXT, START
+from headrace.validate.reserved_names import FAILED_CHECKS, LINE, MARK, OBJECT, ROW, ROW_TEXT, START
 
 SCHEMA_METHODS = frozenset(name for name in dir(dy.Schema) if not name.startswith("_"))
 
@@ -31,7 +31,7 @@ def column_faults(schema: type[dy.Schema]) -> Iterator[str]:
         yield "it declares no column"
     for name, column in schema.columns().items():
         fault, within = _type_fault(column.dtype), (column.metadata or {}).get(WITHIN)
-        if name in (OBJECT, ROW, ROW_TEXT, FAILED_CHECKS) or name.startswith(MARK):
+        if name in (OBJECT, ROW, LINE, ROW_TEXT, FAILED_CHECKS) or name.startswith(MARK):
             fault = "the name is reserved for tables of rejected rows; rename the column in `read`"
         elif name == "*" or (name.startswith("^") and name.endswith("$")):
             fault = "Polars takes the name for a pattern; rename the column in `read`"

@@ -9,7 +9,17 @@ import polars as pl
 
 from headrace.validate.as_text import as_text
 from headrace.validate.query import CheckedRows
-from headrace.validate.reserved_names import FAILED_CHECKS, FAULT, JSON_COLUMNS, NUMBER, RECORD, ROW, ROW_TEXT
+from headrace.validate.reserved_names import (
+    CSV_COLUMNS,
+    FAILED_CHECKS,
+    FAULT,
+    LINE,
+    NUMBER,
+    RAW_LINE,
+    RECORD,
+    ROW,
+    ROW_TEXT,
+)
 from headrace.validate.uniqueness import Span, key_span
 
 
@@ -20,7 +30,7 @@ class ValidationResult:
     Attributes:
         accepted: The rows that meet the contract, transformed, in the order of the source.
         rejected: The others: `_row`, every raw column as text, and `_failed_checks`, names of checks. Of JSON also
-            `_row_text`, of rows that cannot be read.
+            `_row_text`, of rows that cannot be read; of delimited files that have such rows, `_line` and `_row_text`.
         raw: All rows that can be read, as they came.
         row_numbers: The place in `raw`, from 1 on, of each accepted row.
         key_span: Span of the leading key column of all rows that meet the contract, whatever other partitions hold.
@@ -62,7 +72,7 @@ class ValidationResult:
         return [("", number) for number in rows.get_column(ROW)]
 
     def with_unreadable_rows(self, raw: pl.DataFrame) -> "ValidationResult":
-        """The result with the rows of a source that cannot be read as rejected ones; only JSON has such rows."""
+        """The result with the rows of a source that cannot be read as rejected ones."""
         rejected = unreadable_rows(raw)
         return self if rejected is None else replace(self, rejected=pl.concat([self.rejected, rejected]).sort(ROW))
 
@@ -103,13 +113,13 @@ def rows_as_text(raw: pl.DataFrame, row_numbers: pl.Series) -> pl.DataFrame:
 
 def _text_columns(raw: pl.DataFrame) -> dict[str, pl.Expr]:
     """Column of a table of rejected rows → how it is computed, but for `_row` and `_failed_checks`."""
-    own = {name: as_text(pl.col(name), dtype) for name, dtype in raw.schema.items() if name not in JSON_COLUMNS}
-    of_json = {ROW_TEXT: pl.col(RECORD)} if RECORD in raw.columns else {}
-    return {name: text.alias(name) for name, text in (own | of_json).items()}
+    own = {name: as_text(pl.col(name), dtype) for name, dtype in raw.schema.items() if name not in CSV_COLUMNS}
+    of_reader = {name: pl.col(found) for name, found in ((LINE, RAW_LINE), (ROW_TEXT, RECORD)) if found in raw.columns}
+    return {name: text.alias(name) for name, text in (own | of_reader).items()}
 
 
 def readable_rows(raw: pl.DataFrame) -> pl.DataFrame:
-    """The rows that can be read: all but those of JSON that are no objects."""
+    """The rows that can be read: all but lines that are no rows."""
     return raw.filter(pl.col(FAULT).is_null()) if FAULT in raw.columns else raw
 
 
@@ -120,5 +130,5 @@ def no_rejected_rows(raw: pl.DataFrame) -> pl.DataFrame:
 
 @cache
 def _no_rejected_rows(columns: tuple[str, ...]) -> pl.DataFrame:
-    text = dict.fromkeys(columns, pl.String())
-    return pl.DataFrame(schema={ROW: pl.UInt32(), **text, FAILED_CHECKS: pl.List(pl.String)})
+    types = {name: pl.UInt32() if name == LINE else pl.String() for name in columns}
+    return pl.DataFrame(schema={ROW: pl.UInt32(), **types, FAILED_CHECKS: pl.List(pl.String)})

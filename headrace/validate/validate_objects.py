@@ -21,7 +21,7 @@ from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.contract_faults import are_rowwise
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, row_query
-from headrace.validate.reserved_names import FAILED_CHECKS, OBJECT, ROW, ROW_TEXT, START
+from headrace.validate.reserved_names import FAILED_CHECKS, LINE, OBJECT, ROW, ROW_TEXT, START
 from headrace.validate.result import (
     ValidationResult,
     no_rejected_rows,
@@ -273,7 +273,7 @@ def _read_object(
 def _together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Rejected rows of objects, in the order of keys and rows. Columns that readers give of some objects come late."""
     rows = pl.concat(parts, how="diagonal").sort(OBJECT, ROW)
-    late = [name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns]
+    late = [name for name in (LINE, ROW_TEXT, FAILED_CHECKS) if name in rows.columns]
     return rows.select(pl.exclude(late), *late)
 
 

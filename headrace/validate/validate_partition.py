@@ -22,10 +22,11 @@ from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
-from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, START
+from headrace.validate.reserved_names import CSV_COLUMNS, FAULT, RAW_LINE, START
 from headrace.validate.result import ValidationResult, readable_rows
 from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
+from headrace.validate.unreadable_lines import lost_lines, unreadable_lines
 
 ResultOrRefusal = ValidationResult | HeadraceError
 """What became of the rows of a partition, or why it is refused whole."""
@@ -63,7 +64,8 @@ def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
     try:
         if isinstance(source.location, ObjectSource):
             check_suffix(path, source.location.suffix)
-        frame = source.read(path)
+        with unreadable_lines() as found:
+            frame = source.read(path)
     except UnreadableError as error:
         raise UnreadableError(
             f"{where}: {error.reason}. The bytes are kept as they came in {path}; have the producer send them again,"
@@ -75,6 +77,8 @@ def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
             f"{where}: expected a polars DataFrame, but `read` ({source.read.__module__}) returned"
             f" {type(frame).__name__}. Correct it, then run `headrace validate` again."
         )
+    if reason := lost_lines(frame, found):
+        raise UnreadableError(f"{where}: {reason}. Then run `headrace validate` again.", reason)
     return frame
 
 
@@ -118,12 +122,14 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
 
 
 def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, source: Source) -> pl.DataFrame:
-    """The columns that the contract names, and those that `read_json` adds.
+    """The columns that the contract names, and those that readers add.
 
     Raises:
         SchemaChangedError: A column is missing, renamed or added.
     """
-    rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
+    added = [name for name in CSV_COLUMNS if name in frame.columns]
+    is_json = FAULT in added and RAW_LINE not in added
+    rows = _with_every_key(frame, contract) if is_json else frame
     check_columns(where, [each for each in rows.columns if each not in added], contract, source)
     return rows[[*contract.columns, *added]]
 

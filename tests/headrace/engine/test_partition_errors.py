@@ -32,7 +32,8 @@ from headrace.storage.partition_entry import PartitionEntry, SourceObject
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import FileSystemError
 from headrace.validate import stage
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 
 HERE = Path(__file__).name
 BAD_DAY = "2026-01-03"
@@ -328,7 +329,9 @@ def test_bytes_that_cannot_be_read_are_named_by_their_partition_and_object(table
     with pytest.raises(PartitionsRefusedError) as failed:
         run_all_stages(table_store, with_read(lambda path: read_csv(path, CsvDialect())))
 
-    assert f"- {VALIDATED} 2026-01-07: line 2 has not the 3 fields" in str(failed.value)
+    assert f"- {VALIDATED} 2026-01-07: 100.0% of 1 rows rejected, 50.0% tolerated. Most often: line|fields" in str(
+        failed.value
+    )
     assert f"- {VALIDATED} 2026-01-08: it holds nothing but line ends" in str(failed.value)
     assert str(table_store.cache.path(stored.md5)) in str(failed.value)
     assert "`headrace ingest`" in str(failed.value)

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import UnreadableError, read_parquet
 
 WORKER_BYTES = 3 << 30
 """Address space of the process that reads hostile files: less than a worker of the Helm values has."""
@@ -22,7 +24,9 @@ WORKER_BYTES = 3 << 30
 READ = """
 import json, resource, sys
 from pathlib import Path
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
+from headrace.validate.readers import UnreadableError, read_parquet
 
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 reasons = {}

@@ -31,8 +31,10 @@ from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.table_store import TableStore
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 from headrace.validate.json_reader import JsonDialect, Layout, read_json
-from headrace.validate.readers import CsvDialect, read_csv, read_parquet
+from headrace.validate.readers import read_parquet
 from headrace.validate.validate_partition import validate_frame
 
 TABLE = TableSource("odd", ("id",), "id")

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, ObjectSource, Source
 from headrace.validate.columns import TimeBounds, one_of, utc_time
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 from headrace.validate.errors import (
     ColumnTypeChangedError,
     InvalidContractError,
     NaiveTimeError,
     SchemaChangedError,
 )
-from headrace.validate.readers import CsvDialect, UnreadableError, read_csv
+from headrace.validate.readers import UnreadableError
 from headrace.validate.uniqueness import is_known_key, unique_check
 from headrace.validate.validate_partition import read_raw, validate_frame, validate_frames
 
@@ -107,10 +109,12 @@ def test_checks_that_as_many_rows_failed_are_counted_in_the_order_of_their_names
 
 def test_bytes_that_cannot_be_read_are_named_with_the_partition_and_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "2013-01-09.csv"
-    path.write_bytes(b"at,place\n2013-01-09T05:00:00Z,EW")
+    path.write_bytes(b"at,place,at\n2013-01-09T05:00:00Z,EW,x\n")
     declared = replace(SOURCE, read=lambda file: read_csv(file, CsvDialect()))
 
-    with pytest.raises(UnreadableError, match=r"2013-01-09: the last line.*kept as they came in .*`headrace ingest`"):
+    with pytest.raises(
+        UnreadableError, match=r"2013-01-09: the header names 'at' more.*kept as they came in .*`headrace ingest`"
+    ):
         read_raw(declared, DAY, path)
     with pytest.raises(InvalidContractError, match="expected a polars DataFrame"):
         read_raw(replace(SOURCE, read=read_text), DAY, path)
