@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
+    from headrace.validate.column_history import EarlierType, evolving
     from headrace.validate.columns import TimeBounds, one_of, utc_time
     from headrace.validate.json_reader import JsonDialect, read_json
     from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
@@ -64,6 +65,7 @@ __all__ = [
     "DatasetTables",
     "Days",
     "DriftSampling",
+    "EarlierType",
     "EmptyTableError",
     "FeatureStoreError",
     "FeatureTable",
@@ -107,6 +109,7 @@ __all__ = [
     "UnreadableError",
     "Yearly",
     "__version__",
+    "evolving",
     "load_dataset",
     "measure_leakage",
     "one_of",
@@ -169,6 +172,7 @@ _MODULES = {
     "headrace.retrieve.result": ("RetrievalResult",),
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
+    "headrace.validate.column_history": ("EarlierType", "evolving"),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
     "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),

@@ -1,13 +1,14 @@
 """What became of the rows of a partition: accepted, or rejected with the checks that each failed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Self
 
 import polars as pl
 
 from headrace.validate.as_text import as_text
+from headrace.validate.fit_columns import StoredColumns
 from headrace.validate.query import CheckedRows
 from headrace.validate.reserved_names import FAILED_CHECKS, FAULT, JSON_COLUMNS, NUMBER, RECORD, ROW, ROW_TEXT
 from headrace.validate.uniqueness import Span, key_span
@@ -23,6 +24,7 @@ class ValidationResult:
             `_row_text`, of rows that cannot be read.
         raw: All rows that can be read, as they came.
         row_numbers: The place in `raw`, from 1 on, of each accepted row.
+        stored: How the columns of the partition differ from those of `accepted` and `rejected`.
         key_span: Span of the leading key column of all rows that meet the contract, whatever other partitions hold.
     """
 
@@ -31,6 +33,7 @@ class ValidationResult:
     raw: pl.DataFrame
     row_numbers: pl.Series
     key_span: Span | None = None
+    stored: StoredColumns = field(default_factory=StoredColumns)
 
     @classmethod
     def before_key_check(
