@@ -25,7 +25,6 @@ from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.run import plan_from_inputs, stand_ins
 from headrace.engine.stage import SCHEMA_ONLY, InputPaths, MixedPaths, ObjectPaths, PartitionOutput, Stage, param_key
 from headrace.errors import HeadraceError
-from headrace.lineage.diff import SchemaDiff
 from headrace.lineage.row_diff import ChangedRows, declared_key, find_changed_rows
 from headrace.project import graph
 from headrace.storage import parquet
@@ -33,6 +32,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
+from headrace.storage.schema_diff import SchemaDiff
 from headrace.storage.table_store import TableStore
 from headrace.text import closest, pluralize
 from headrace.unexpected_errors import is_failure
@@ -64,7 +64,7 @@ class TablePreview:
     is_new: bool
     differs: bool
     changes: ChangedRows | None = None
-    columns: SchemaDiff = field(default_factory=lambda: SchemaDiff({}, {}, {}))
+    columns: SchemaDiff = field(default_factory=SchemaDiff)
     error: str = ""
 
 
