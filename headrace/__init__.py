@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
+    from headrace.validate.column_history import EarlierType, evolving
     from headrace.validate.columns import TimeBounds, one_of, utc_time
     from headrace.validate.csv_dialect import CsvDialect
     from headrace.validate.csv_reader import read_csv
@@ -68,6 +69,7 @@ __all__ = [
     "Days",
     "DerivedTable",
     "DriftSampling",
+    "EarlierType",
     "EmptyTableError",
     "FeatureStoreError",
     "FeatureTable",
@@ -111,6 +113,7 @@ __all__ = [
     "UnreadableError",
     "Yearly",
     "__version__",
+    "evolving",
     "load_dataset",
     "measure_leakage",
     "one_of",
@@ -174,6 +177,7 @@ _MODULES = {
     "headrace.retrieve.result": ("RetrievalResult",),
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
+    "headrace.validate.column_history": ("EarlierType", "evolving"),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
     "headrace.validate.csv_dialect": ("CsvDialect",),
     "headrace.validate.csv_reader": ("read_csv",),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from headrace.catalog.sql_scan import literal, scan_statement
 from headrace.catalog.tables import DatasetTables
 from headrace.errors import HeadraceError
 
@@ -38,10 +39,9 @@ def connect(tables: DatasetTables, statement: str) -> duckdb.DuckDBPyConnection:
         state, _, table = name.partition("/")
         if re.search(rf'\b{re.escape(state)}"?\s*\.\s*"?{re.escape(table)}\b', statement, re.IGNORECASE):
             tables[name].check_rows()
-            files = ", ".join(_literal(path) for path in tables[name].paths().values())
+            scan = scan_statement(tables[name].paths(), tables[name].mixed)
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{state}"')
-            option = ", union_by_name = true" * tables[name].reader.manifest.has_mixed_columns
-            connection.execute(f'CREATE VIEW "{state}"."{table}" AS FROM read_parquet([{files}]{option})')
+            connection.execute(f'CREATE VIEW "{state}"."{table}" AS {scan}')
     return connection
 
 
@@ -70,7 +70,7 @@ def write_result(tables: DatasetTables, statement: str, path: Path, kind: str) -
     try:
         with _result(tables, statement) as relation:
             rows = _without_nan(relation) if kind == "json" else relation
-            rows.query("result", f"COPY result TO {_literal(temporary)} ({COPY_OPTIONS[kind]})")
+            rows.query("result", f"COPY result TO {literal(str(temporary))} ({COPY_OPTIONS[kind]})")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -83,10 +83,6 @@ def _without_nan(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
         name = '"' + column.replace('"', '""') + '"'
         columns.append(f"CASE WHEN isfinite({name}) THEN {name} END AS {name}" if str(kind) in FLOATS else name)
     return relation.project(", ".join(columns))
-
-
-def _literal(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
-from headrace.storage.parquet import scan_together
 from headrace.storage.partition_names import RecordedInterval
+from headrace.storage.table_schema import TableSchema, table_schema
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
@@ -77,15 +77,20 @@ class DatasetTable:
 
     @cached_property
     def schema(self) -> pl.Schema:
-        """Column → type. Fetches one partition, if none is in the cache."""
+        """Column → type. Fetches one partition, if none is in the cache, unless partitions differ in their columns."""
         self.check_rows()
+        if self.mixed:
+            found = pl.Schema(self.mixed.types)
+            return pl.Schema({name: found[name] for name in self.columns or found})
         cache, md5s = self.reader.table_store.cache, self.reader.manifest.md5s
         some = next((name for name in self.partitions if cache.has(md5s[name])), self.partitions[0])
-        if self.reader.manifest.has_mixed_columns:
-            found = scan_together(self.reader.paths()).collect_schema()
-        else:
-            found = pl.Schema(pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0]))
+        found = pl.Schema(pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0]))
         return pl.Schema({name: found[name] for name in self.columns or found})
+
+    @cached_property
+    def mixed(self) -> TableSchema | None:
+        """The columns of a table whose partitions differ in theirs; None where they are those of any partition."""
+        return table_schema(self.reader.manifest)
 
     def select(self, *, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> Self:
         """The same table with fewer partitions or columns.
@@ -161,13 +166,11 @@ class DatasetTable:
         """
         import duckdb  # noqa: PLC0415  slow to import
 
+        from headrace.catalog.sql_scan import scan_statement  # noqa: PLC0415
+
         self.check_rows()
-        paths = [str(path) for path in self.paths().values()]
-        relation = duckdb.read_parquet(
-            paths,
-            connection=connection or duckdb.default_connection(),
-            union_by_name=self.reader.manifest.has_mixed_columns,
-        )
+        connection = connection or duckdb.default_connection()
+        relation = connection.sql(scan_statement(self.paths(), self.mixed))
         return relation if self.columns is None else relation.select(*map(duckdb.ColumnExpression, self.columns))
 
     def __repr__(self) -> str:
@@ -211,10 +214,10 @@ class DatasetTable:
                 return
 
     def _scan(self, part: PartitionReader) -> pl.LazyFrame:
-        """The rows of some partitions, in columns that all of the table's have."""
-        if not part.manifest.has_mixed_columns:
-            return pl.scan_parquet(part.paths(), glob=False)
-        return pl.concat([pl.LazyFrame(schema=self.schema), scan_together(part.paths())], how="diagonal")
+        """The rows of some partitions, in the columns of the table."""
+        if self.mixed:
+            return self.mixed.scan(dict(zip(part.partitions, part.paths(), strict=True)))
+        return pl.scan_parquet(part.paths(), glob=False)
 
     def _pruned(self, predicate: pl.Expr | None, rows: int | None) -> PartitionReader:
         """The partitions without those that cannot have a row for which the predicate holds."""

@@ -13,14 +13,16 @@ from headrace import failpoints
 from headrace.engine.fingerprint import Fingerprint, check_code_unchanged
 from headrace.engine.partition_errors import to_partition_error
 from headrace.engine.plan import StalePartition
-from headrace.engine.stage import SCHEMA_ONLY, InputPaths, ObjectPaths, PartitionOutput, Stage
+from headrace.engine.stage import SCHEMA_ONLY, InputPaths, MixedPaths, ObjectPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
+from headrace.storage.field_ids import Renamed
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import OBJECT_SEPARATOR, RecordedInterval, partition_interval
+from headrace.storage.table_schema import MixedTypesError, TableSchema, table_schema
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -51,9 +53,29 @@ def with_input_files(
     for (table, name), entry in entries.items():
         if OBJECT_SEPARATOR in name and entry and entry.objects:
             object_keys.setdefault(table, {})[name] = entry.objects[0].key
+    mixed = {table: schema for table, manifest in manifests.items() if (schema := _mixed_schema(manifest))}
     return [
-        dataclasses.replace(item, sha256s=sha256s, schema_files=schema_files, object_keys=object_keys) for item in items
+        dataclasses.replace(
+            item,
+            sha256s=sha256s,
+            schema_files=schema_files,
+            object_keys=object_keys,
+            table_schemas={
+                table: schema.select(item.inputs[table]) for table, schema in mixed.items() if table in item.inputs
+            },
+        )
+        for item in items
     ]
+
+
+def _mixed_schema(manifest: Manifest) -> TableSchema | None:
+    """The columns of a table whose files differ in theirs. Those of a raw one may differ as they like."""
+    try:
+        return table_schema(manifest)
+    except MixedTypesError:
+        if manifest.table.startswith("raw/"):
+            return None
+        raise
 
 
 def compute_partition(
@@ -136,12 +158,12 @@ def _store_output(
             cache,
             parquet.canonical(more, [name for name in outcome.keys if name in more.columns]),
             item,
-            outcome.interval,
+            outcome,
         )
         for table, more in outcome.companions.items()
     }
     ordered = parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique)
-    own = _store_rows(cache, ordered, item, outcome.interval)
+    own = _store_rows(cache, ordered, item, outcome)
     by = {"collected_by": collected_by} if engine == "gpu" else {}
     metadata = {**outcome.metadata, **outcome.computed_metadata(rows), **by}
     return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
@@ -153,6 +175,8 @@ def _fetch_inputs(item: StalePartition, fetch: Callable[[str, str | None], Path]
 
 def _fetch_table(item: StalePartition, table: str, fetch: Callable[[str, str | None], Path]) -> Mapping[str, Path]:
     paths = {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(_files(item, table).items())}
+    if schema := item.table_schemas.get(table):
+        return MixedPaths(paths, schema)
     keys = item.object_keys.get(table)
     return ObjectPaths(paths, keys) if keys else paths
 
@@ -187,20 +211,23 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _store_rows(
-    cache: Cache, ordered: pl.DataFrame, item: StalePartition, interval: RecordedInterval | None
-) -> PartitionEntry:
-    return store_partition(cache, ordered, item.partition, item.cache_key, interval)
+def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition, outcome: PartitionOutput) -> PartitionEntry:
+    return store_partition(cache, ordered, item.partition, item.cache_key, outcome.interval, outcome.renamed)
 
 
-def store_partition(
-    cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str, interval: RecordedInterval | None = None
+def store_partition(  # noqa: PLR0913, PLR0917  what is stored, and what its entry says
+    cache: Cache,
+    ordered: pl.DataFrame,
+    partition: str,
+    cache_key: str,
+    interval: RecordedInterval | None = None,
+    renamed: Renamed = (),
 ) -> PartitionEntry:
     """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file.
 
-    Its interval is by default the one that its name writes.
+    Its interval is by default the one that its name writes. Renamed columns keep the field ids of their first names.
     """
-    encoded = parquet.encode_partition(ordered)
+    encoded = parquet.encode_partition(ordered, renamed)
     stored = cache.add_bytes(memoryview(encoded.content), keep_local=False)
     start, end = interval or partition_interval(partition)
     return PartitionEntry(

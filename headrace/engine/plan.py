@@ -11,14 +11,21 @@ from msgspec import Raw, structs
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
 from headrace.engine.stage import InputHashes, ObjectKeys, Stage
+from headrace.errors import HeadraceError
+from headrace.storage.field_ids import TableColumn
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
 from headrace.storage.partition_names import RecordedInterval, hashes_by_partition, partition_interval
+from headrace.storage.table_schema import TableSchema
 
 NEVER_BUILT = "never built"
 INPUT = "input "
 """Reasons, or how they begin, that no change of code, parameters or libraries gives."""
+
+
+class DefaultChangedError(HeadraceError):
+    """A column has another default than that with which its table was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class StalePartition:
         sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
         schema_files: Table that it reads no partition of → md5 of some file of that table, which has its columns.
         object_keys: Table → entry → key of the object, of partitions that have several.
+        table_schemas: Table whose files differ in their columns → its columns.
     """
 
     partition: str
@@ -42,6 +50,7 @@ class StalePartition:
     sha256s: Mapping[str, str] = field(default_factory=dict)
     schema_files: Mapping[str, str] = field(default_factory=dict)
     object_keys: ObjectKeys = field(default_factory=dict)
+    table_schemas: Mapping[str, TableSchema] = field(default_factory=dict)
 
     @property
     def is_recomputation(self) -> bool:
@@ -88,8 +97,9 @@ class Plan:
     def kept_manifests(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
         main = self.manifest(self.reused)
+        renamed = tuple(TableColumn(column.id, column.name) for column in main.columns)
         beside = {
-            table: replace(main, table=table, partitions=self.reused.companions(table))
+            table: replace(main, table=table, partitions=self.reused.companions(table), columns=renamed)
             for table in self.stage.companion_tables
         }
         return {**beside, self.stage.table: main}
@@ -98,7 +108,14 @@ class Plan:
         """The stage's table made of `partitions` under this fingerprint."""
         by = self.fingerprint
         return Manifest(
-            self.stage.table, ".parquet", by.code, by.params, by.libraries, by.result_version, partitions=partitions
+            self.stage.table,
+            ".parquet",
+            by.code,
+            by.params,
+            by.libraries,
+            by.result_version,
+            partitions=partitions,
+            columns=self.stage.columns(by.params),
         )
 
 
@@ -117,8 +134,12 @@ def plan(
         known: Manifests of the stage's own table, the one that readers see first; any may lend an entry.
         fingerprint: The fingerprint that would be used.
         only: The partitions that are asked for; the others stay as they are, stale or not.
+
+    Raises:
+        DefaultChangedError: A column has another default than the table was read with.
     """
     own = known[0] if known else Manifest(stage.table)
+    check_defaults(own, stage.columns(fingerprint.params))
     keep, missing = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
@@ -131,6 +152,23 @@ def plan(
         keep |= own.entries.select([name for name in gone if name not in only])
         gone = [name for name in gone if name in only]
     return Plan(stage, fingerprint, keep, stale, gone, sorted(keep.changed_since(own.entries)))
+
+
+def check_defaults(own: Manifest, declared: Sequence[TableColumn]) -> None:
+    """Check that no default is another than that with which the table was read.
+
+    Raises:
+        DefaultChangedError: One is.
+    """
+    for column in declared:
+        known = next((each for each in own.columns if each.id == column.id), column)
+        if known.default != column.default:
+            raise DefaultChangedError(
+                f"{own.table}: the default of the column {column.name} was {known.default!r}, and is {column.default!r}"
+                " now. Partitions that lack the column are read with it, and what was computed from them would keep the"
+                f" former one. Declare default={known.default!r} again; `transform` can fill in another value, which is"
+                " then stored."
+            )
 
 
 def _reusable(

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
+from headrace.storage.field_ids import Renamed, TableColumn
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import RecordedInterval
+from headrace.storage.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,6 +39,37 @@ class ObjectPaths(dict[str, Path]):
         self.object_keys = object_keys
 
 
+class MixedPaths(dict[str, Path]):
+    """Entry → file, for a table whose files differ in their columns.
+
+    Attributes:
+        schema: The columns of the table.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], schema: TableSchema) -> None:
+        super().__init__(paths)
+        self.schema = schema
+
+
+def scan_inputs(paths: Mapping[str, Path]) -> "pl.LazyFrame":
+    """The rows of an input's partitions, one after the other, in the columns of the whole table."""
+    import polars as pl  # noqa: PLC0415  plans do not need it
+
+    if isinstance(paths, MixedPaths):
+        return paths.schema.scan({name: path for name, path in paths.items() if name != SCHEMA_ONLY})
+    if {*paths} == {SCHEMA_ONLY}:
+        return pl.scan_parquet(paths[SCHEMA_ONLY]).clear()
+    return pl.scan_parquet([path for name, path in paths.items() if name != SCHEMA_ONLY])
+
+
+def join_inputs(parts: "Iterable[Mapping[str, Path]]") -> Mapping[str, Path]:
+    """The partitions of an input that several partitions read."""
+    parts = list(parts)
+    paths = {name: path for part in parts for name, path in part.items()}
+    mixed = next((part for part in parts if isinstance(part, MixedPaths)), None)
+    return paths if mixed is None else MixedPaths(paths, mixed.schema)
+
+
 @dataclass(frozen=True)
 class PartitionOutput:
     """What a stage computed of one partition.
@@ -51,6 +84,7 @@ class PartitionOutput:
         computed_metadata: More of it, from the rows once they are computed.
         companions: Table → rows, for the stage's other tables; a table without rows is left out.
         rejection_error: Location of the rows that show why → the error, if the partition must not go on.
+        renamed: Columns that had another name first, by which their field ids go.
     """
 
     rows: "pl.LazyFrame | pl.DataFrame"
@@ -62,6 +96,7 @@ class PartitionOutput:
     rejection_error: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
     interval: RecordedInterval | None = None
+    renamed: Renamed = ()
 
 
 def param_key(dataset: str, name: str) -> str:
@@ -93,6 +128,7 @@ class Stage:
         batch_size: Most partitions that are computed together.
         compute_batch: Partition → files, parameters → outputs, equal to those of `compute`, of those partitions that
             can be computed together; what it refuses is left to `compute`.
+        columns: Parameters → the columns of its tables that not every file has under its name and type.
         is_single_pass: Whether results cannot change which inputs a partition has; else the stage is planned once more.
     """
 
@@ -107,6 +143,7 @@ class Stage:
     compute_batch: Callable[[Mapping[str, InputPaths], Mapping[str, Any]], Mapping[str, PartitionOutput]] = (
         lambda _files, _params: {}
     )
+    columns: Callable[[Mapping[str, Any]], tuple[TableColumn, ...]] = lambda _params: ()
     is_single_pass: bool = True
     companion_tables: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ("polars", "pyarrow")

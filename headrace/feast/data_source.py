@@ -15,6 +15,7 @@ from feast.value_type import ValueType
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.partition_reader import WORKSPACE, read_manifest
+from headrace.storage.table_schema import table_schema
 from headrace.storage.table_store import TableStore
 from headrace.workspace import PACKAGE
 
@@ -93,9 +94,11 @@ class FeatureTableSource(DataSource):
         """Nothing to do: a definition may be registered before its table has a partition."""
 
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
-        """Column and Polars type of the table's first partition; none of a table without one."""
+        """Column and Polars type of the table; none of one without partitions."""
         table_store = table_store_of(config)
         table = read_manifest(table_store, self.table, self.release)
+        if mixed := table_schema(table):
+            return [(name, str(kind)) for name, kind in mixed.types.items()]
         first = table.entries.first
         entry = table.partitions[first] if first else None
         schema = pl.read_parquet_schema(table_store.cache.fetch(entry.md5, entry.sha256)) if entry else {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from headrace.dataset import UNPARTITIONED, Dataset, ItemFeatures, LabelingTask
-from headrace.engine.stage import InputHashes, InputPaths
+from headrace.engine.stage import InputHashes, InputPaths, scan_inputs
 from headrace.errors import HeadraceError
 from headrace.label import aggregation, table_names
 from headrace.label.aggregation import AggregationResult
@@ -108,7 +108,7 @@ class Crowdlab(DawidSkene):
     def _decide(self, answers: pl.DataFrame, history: pl.DataFrame, files: InputPaths) -> pl.DataFrame:
         from headrace.label import crowdlab  # noqa: PLC0415  planning need not import scikit-learn
 
-        rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])
+        rows = scan_inputs(files[self.reads[1]])
         return crowdlab.aggregate_answers(answers, feature_vectors(self.labeling, history, rows), self.labeling.choices)
 
 

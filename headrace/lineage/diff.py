@@ -17,34 +17,12 @@ from headrace.release.branches import list_releases
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import Manifest
 from headrace.storage.pruned_releases import check_not_pruned
+from headrace.storage.schema_diff import SchemaDiff, logical_columns
+from headrace.storage.table_schema import MixedTypesError
 from headrace.storage.table_store import TableStore
 
 FINGERPRINT_PARTS = {"code": "code", "params": "parameter", "libraries": "library"}
 """Field of a manifest → what one of its items is called."""
-
-
-@dataclass(frozen=True)
-class SchemaDiff:
-    """Columns that were added, that were removed, and whose type changed (old, new)."""
-
-    added: Mapping[str, str]
-    removed: Mapping[str, str]
-    changed: Mapping[str, tuple[str, str]]
-
-    @classmethod
-    def between(cls, before: Mapping[str, str], after: Mapping[str, str]) -> "SchemaDiff":
-        """Compare two schemas: column → type."""
-        return cls(
-            {name: kind for name, kind in after.items() if name not in before},
-            {name: kind for name, kind in before.items() if name not in after},
-            {name: (before[name], kind) for name, kind in after.items() if before.get(name, kind) != kind},
-        )
-
-    def __str__(self) -> str:
-        added = (f"+{name} {kind}" for name, kind in self.added.items())
-        removed = (f"-{name} {kind}" for name, kind in self.removed.items())
-        changed = (f"{name} {old} → {new}" for name, (old, new) in self.changed.items())
-        return ", ".join((*added, *removed, *changed))
 
 
 @dataclass(frozen=True)
@@ -129,7 +107,7 @@ def diff_releases(table_store: TableStore, before: str, after: str, *, by_row: b
 def diff_tables(table_store: TableStore, before: Manifest, after: Manifest) -> TableDiff:
     """Compare two versions of a table."""
     partitions = PartitionDiff.between(before, after)
-    columns = _diff_schemas(table_store, before, after) if partitions else SchemaDiff({}, {}, {})
+    columns = _diff_schemas(table_store, before, after)
     return TableDiff(
         after.table, partitions, _count_rows(partitions, before, after), columns, _diff_fingerprints(before, after)
     )
@@ -148,13 +126,24 @@ def _sum_rows(manifest: Manifest, names: set[str]) -> int:
 
 
 def _diff_schemas(table_store: TableStore, before: Manifest, after: Manifest) -> SchemaDiff:
-    """Compares the newest partition that only one version has. A table without partitions has no schema to compare."""
+    """Compares the columns as the manifests have them, or else the newest file that only one version has.
+
+    A table without partitions has no schema to compare.
+    """
+    if not (before.partitions and after.partitions):
+        return SchemaDiff()
+    try:
+        old_columns, new_columns = logical_columns(before), logical_columns(after)
+    except MixedTypesError:  # a table that is computed in part
+        old_columns, new_columns = {}, {}
+    if old_columns and new_columns:
+        return SchemaDiff.by_id(old_columns, new_columns)
     old, new = _read_schema(table_store, before, after), _read_schema(table_store, after, before)
-    return SchemaDiff.between(old, new) if old and new else SchemaDiff({}, {}, {})
+    return SchemaDiff.between(old, new) if old and new else SchemaDiff()
 
 
 def _read_schema(table_store: TableStore, manifest: Manifest, other: Manifest) -> dict[str, str]:
-    if manifest.suffix != ".parquet" or not manifest.partitions:
+    if manifest.suffix != ".parquet" or not manifest.partitions or manifest.md5s == other.md5s:
         return {}
     other_md5s = set(other.md5s.values())
     # A partition that both versions share has the old schema even after the columns changed.

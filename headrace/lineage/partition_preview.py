@@ -23,9 +23,8 @@ from headrace.engine.fingerprint import Fingerprint, stage_fingerprint
 from headrace.engine.partition_errors import combine_partition_errors, to_partition_error
 from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.run import plan_from_inputs, stand_ins
-from headrace.engine.stage import SCHEMA_ONLY, InputPaths, ObjectPaths, PartitionOutput, Stage, param_key
+from headrace.engine.stage import SCHEMA_ONLY, InputPaths, MixedPaths, ObjectPaths, PartitionOutput, Stage, param_key
 from headrace.errors import HeadraceError
-from headrace.lineage.diff import SchemaDiff
 from headrace.lineage.row_diff import ChangedRows, declared_key, find_changed_rows
 from headrace.project import graph
 from headrace.storage import parquet
@@ -33,6 +32,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
+from headrace.storage.schema_diff import SchemaDiff
 from headrace.storage.table_store import TableStore
 from headrace.text import closest, pluralize
 from headrace.unexpected_errors import is_failure
@@ -64,7 +64,7 @@ class TablePreview:
     is_new: bool
     differs: bool
     changes: ChangedRows | None = None
-    columns: SchemaDiff = field(default_factory=lambda: SchemaDiff({}, {}, {}))
+    columns: SchemaDiff = field(default_factory=SchemaDiff)
     error: str = ""
 
 
@@ -307,9 +307,11 @@ class _ComputedTables:
                 self.manifests[table] = self.manifests[table].with_partitions(kept)
                 continue
             entry = computed.entry if table == stage.table else computed.entry.companions[table]
-            self.manifests[table] = self.manifests[table].plus({partition: entry})
             path = self.folder / f"{len(self.paths)}.parquet"
             path.write_bytes(content)
+            made = self.manifests[table].plus({partition: entry})
+            schemas = {name: parquet.read_schema(path) for name in made.entries.files_of_unknown_schemas()}
+            self.manifests[table] = made.with_partitions(made.entries.with_schemas(schemas))
             self.paths[table, partition] = path
 
     def _files(self, item: StalePartition) -> InputPaths:
@@ -319,6 +321,8 @@ class _ComputedTables:
     def _files_of_input(self, item: StalePartition, table: str) -> Mapping[str, Path]:
         if names := item.inputs[table]:
             paths = {name: self._path(table, name) for name in sorted(names)}
+            if schema := item.table_schemas.get(table):
+                return MixedPaths(paths, schema)
             keys = item.object_keys.get(table)
             return ObjectPaths(paths, keys) if keys else paths
         first = self.manifest(table).entries.first
@@ -350,8 +354,9 @@ class _ComputedTables:
             known = {item.partition: to_partition_error(error, stage)}
             raise combine_partition_errors(stage.table, known, lambda _partition: "") from error
         seconds = time.perf_counter() - started
-        contents = _encode(stage, output, rows)
-        entries = {table: _entry(item, output, content) for table, content in contents.items()}
+        encoded = _encode(stage, output, rows)
+        entries = {table: _entry(item, output, each) for table, each in encoded.items()}
+        contents = {table: bytes(memoryview(each.content)) for table, each in encoded.items()}
         own = entries.pop(stage.table)
         metadata = {**output.metadata, **output.computed_metadata(rows)}
         entry = structs.replace(own, rows=rows.height, inputs=item.inputs, metadata=metadata, companions=entries)
@@ -373,18 +378,19 @@ class _ComputedTables:
         return f"`headrace plan {name}` shows what waits in the sources, `headrace ingest {name}` reads it."
 
 
-def _encode(stage: Stage, output: PartitionOutput, rows: pl.DataFrame) -> dict[str, bytes]:
+def _encode(stage: Stage, output: PartitionOutput, rows: pl.DataFrame) -> dict[str, parquet.PartitionBytes]:
     """Table → canonical Parquet file, as a run would write it."""
     frames = {stage.table: parquet.canonical(rows, output.keys, is_unique=output.is_unique)}
     for table, more in output.companions.items():
         frames[table] = parquet.canonical(more, [name for name in output.keys if name in more.columns])
-    return {table: bytes(memoryview(parquet.encode_partition(frame).content)) for table, frame in frames.items()}
+    return {table: parquet.encode_partition(frame, output.renamed) for table, frame in frames.items()}
 
 
-def _entry(item: StalePartition, output: PartitionOutput, content: bytes) -> PartitionEntry:
+def _entry(item: StalePartition, output: PartitionOutput, encoded: parquet.PartitionBytes) -> PartitionEntry:
+    content = memoryview(encoded.content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     start, end = output.interval or partition_interval(item.partition)
-    return PartitionEntry(item.cache_key, md5, len(content), start=start, end=end)
+    return PartitionEntry(item.cache_key, md5, content.nbytes, schema=encoded.schema, start=start, end=end)
 
 
 def _refusal(stage: Stage, item: StalePartition, output: PartitionOutput) -> str:

@@ -7,7 +7,6 @@ that time. The row's age is not limited here; retrieval limits it by the table's
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,6 +16,7 @@ from headrace.errors import HeadraceError
 from headrace.label import aggregation
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
+from headrace.storage.table_schema import table_schema
 
 REQUEST_TIME = "event_timestamp"
 """Column of a training row: the time as of which its features were retrieved."""
@@ -59,7 +59,7 @@ class RowMatch:
         if REQUEST_TIME in values:
             return cls._find_as_of(cache, manifest, partition, values)
         names = [partition] if partition else _candidate_partitions(manifest, values)
-        rows = {name: _filter_rows(_fetch(cache, manifest, name), manifest.table, values) for name in names}
+        rows = {name: _filter_rows(_scan(cache, manifest, name), manifest.table, values) for name in names}
         matches = [cls(name, frame.to_dicts()) for name, frame in rows.items() if frame.height]
         if len(matches) != 1:
             raise UnknownRowError(f"{manifest.table}: {_format_values(values)} {_describe_matches(matches, names)}")
@@ -79,7 +79,7 @@ class RowMatch:
         # Partitions are intervals of the event time, so the search begins with that of the request and goes back.
         earlier = manifest.entries.overlapping(None, request_time)
         for name in sorted([partition] if partition else earlier, reverse=True):
-            rows = _filter_rows(_fetch(cache, manifest, name), manifest.table, keys)
+            rows = _filter_rows(_scan(cache, manifest, name), manifest.table, keys)
             if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
                 raise UnknownRowError(
                     f"{manifest.table} has no {EVENT_TIME} and {KNOWN_TIME}, so {REQUEST_TIME} does not identify a row"
@@ -102,9 +102,12 @@ class RowMatch:
         return replace(self, annotations=events)
 
 
-def _fetch(cache: Cache, manifest: Manifest, partition: str) -> Path:
+def _scan(cache: Cache, manifest: Manifest, partition: str) -> pl.LazyFrame:
+    """The rows of a partition, in the columns of the whole table."""
     entry = manifest.partitions[partition]
-    return cache.fetch(entry.md5, entry.sha256)
+    path = cache.fetch(entry.md5, entry.sha256)
+    schema = table_schema(manifest)
+    return schema.scan({partition: path}) if schema else pl.scan_parquet(path)
 
 
 def _format_values(values: Mapping[str, str]) -> str:
@@ -130,8 +133,8 @@ def _candidate_partitions(manifest: Manifest, values: Mapping[str, str]) -> list
     return sorted(manifest.partitions)
 
 
-def _filter_rows(path: Path, table: str, values: Mapping[str, str]) -> pl.DataFrame:
-    schema = pl.read_parquet_schema(path)
+def _filter_rows(rows: pl.LazyFrame, table: str, values: Mapping[str, str]) -> pl.DataFrame:
+    schema = rows.collect_schema()
     for column in values:
         if column not in schema:
             raise UnknownRowError(f"{table} has no column {column!r}. Its columns: {', '.join(schema)}.")
@@ -139,7 +142,7 @@ def _filter_rows(path: Path, table: str, values: Mapping[str, str]) -> pl.DataFr
     literals = {
         name: pl.lit(_parse_value(table, name, text, schema[name]), schema[name]) for name, text in values.items()
     }
-    return pl.scan_parquet(path).filter(*(pl.col(name) == value for name, value in literals.items())).collect()
+    return rows.filter(*(pl.col(name) == value for name, value in literals.items())).collect()
 
 
 def _parse_value(table: str, column: str, text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row

@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from headrace.dataset import Dataset
-from headrace.guards.finding import Acceptance, GuardFinding
+from headrace.dataset import Dataset, FeatureTable, LabelingTask
+from headrace.guards.finding import Acceptance, GuardFinding, hash_state
 from headrace.guards.future import clock, future_findings, moment_of, starts_of
 from headrace.guards.gate import enforce
 from headrace.guards.vanished import TableLoss, table_loss
@@ -21,9 +21,14 @@ from headrace.storage import git
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import ENCODER
 from headrace.storage.partition_names import partition_interval
+from headrace.storage.schema_diff import SchemaDiff, logical_columns
+from headrace.storage.table_schema import MixedTypesError
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 from headrace.transform.kernel import SPAN
+
+LEVELS: Mapping[str, Literal["error", "warning"]] = {"features": "error", "labels": "error", "validated": "warning"}
+"""State → level of a finding that a column of its tables is gone or changed."""
 
 NOTE = "accepted: "
 """What the line of a tag's message begins with that holds an acceptance, as JSON."""
@@ -61,6 +66,7 @@ def check_guards(
         *_undeclared(dataset, table_store, changes, manifest_before, last),
         *_vanished(dataset, losses, inputs, f"since {last}"),
         *_future(dataset, table_store, {table: changes[table] for table in changed}, inputs),
+        *column_findings(dataset, table_store, changes, manifest_before, last),
     ]
     return enforce(
         findings,
@@ -126,6 +132,59 @@ def _undeclared(
         )
         commands = f"`headrace drop {dataset.name} {name}` or `headrace rename {dataset.name} {name} NEW`"
         yield table_loss(before, Manifest(table)).as_finding(f"{found}. {commands} records why")
+
+
+def column_findings(
+    dataset: Dataset,
+    table_store: TableStore,
+    tables: Iterable[str],
+    manifest_before: Callable[[str], Manifest | None],
+    last: str,
+) -> Iterator[GuardFinding]:
+    """A finding per table of which a reader of the release `last` would miss a column, or find other values in it.
+
+    Of a validated table it is a warning: what the dataset itself computes from it was checked with the columns of now.
+    """
+    for table in tables:
+        before, state = manifest_before(table), table.partition("/")[0]
+        if before is None or state not in LEVELS:
+            continue
+        changed = _column_changes(before, table_store.manifest(table))
+        if changed.breaks:
+            yield GuardFinding(
+                check="columns",
+                table=table,
+                level=LEVELS[state],
+                state_hash=hash_state(changed.breaks),
+                text=f"{table}: since {last}, {', '.join(changed.breaks)}; {_readers(dataset, table)}",
+            )
+
+
+def _column_changes(before: Manifest, after: Manifest) -> SchemaDiff:
+    try:
+        old, new = logical_columns(before), logical_columns(after)
+    except MixedTypesError:  # a release that is older than the check
+        return SchemaDiff()
+    return SchemaDiff.by_id(old, new) if old and new else SchemaDiff()
+
+
+def _readers(dataset: Dataset, table: str) -> str:
+    """Who reads a table."""
+    state, _, name = table.split("/")
+    if state == "features":
+        service = f" of the service {dataset.service}" if dataset.service else ""
+        return f"the view {name}{service} has it, and who asks for it would get an error or other values"
+    readers = [
+        *(f"features/{it.name}" for it in dataset.features if _reads(it, table)),
+        *(f"labels/{it.name}" for it in dataset.labels if _reads(it, table)),
+    ]
+    own = f", read here by {', '.join(readers)}," if readers else ""
+    return f"queries and notebooks that name it{own} would get an error or other values"
+
+
+def _reads(declared: FeatureTable | LabelingTask, table: str) -> bool:
+    short = "/".join(table.split("/")[::2])
+    return any(read.table == short for read in declared.inputs.values())
 
 
 def _future(

@@ -23,6 +23,7 @@ from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
 from headrace.storage.pruned_releases import check_not_pruned
+from headrace.storage.table_schema import TableSchema, table_schema
 from headrace.storage.table_store import TableStore
 
 WORKSPACE = ""
@@ -123,12 +124,29 @@ class PartitionReader:
             return replace(self, partitions=(first,)).read(columns, pl.lit(value=False))
         paths = self.paths()
         try:
-            scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
+            if mixed := self._mixed(columns):
+                scanned = mixed.scan(dict(zip(self.partitions, paths, strict=True)))
+                scanned = scanned.with_row_index(ROW) if numbered else scanned
+            else:
+                scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
             rows = scanned.select([ROW, *columns] if numbered else columns)
             found = rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
             return found.rechunk()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._refuse(columns, error) from error
+
+    def _mixed(self, columns: Sequence[str]) -> TableSchema | None:
+        """The columns of a table whose files differ in theirs, if these are in every file or have a declared default.
+
+        A file may lack a feature that was declared after it was computed: it is stale, and null is not its value.
+        """
+        schema = table_schema(self.manifest)
+        if schema is None:
+            return None
+        wanted = {number for number, column in schema.columns.items() if column.name in columns}
+        declared = {column.id for column in self.manifest.columns}
+        files = [{each.id for each in fields} for fields in schema.schemas.values()]
+        return schema if all(wanted <= found | declared for found in files) else None
 
     def gather(self, columns: Sequence[str], row: Int64s, found: Bools) -> pl.DataFrame:
         """The rows of those numbers, where they were `found`, and any others where not.

@@ -39,14 +39,39 @@ class SchemaField(msgspec.Struct, frozen=True, omit_defaults=True):
 
 Schema = tuple[SchemaField, ...]
 
+Default = bool | int | float | str | None
+"""The default of a column as JSON holds it: times, dates and decimals are text."""
+
+
+class TableColumn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A column that not every file of the table has under its name and type, as the declaration has it.
+
+    Attributes:
+        id: Its field id.
+        name: Its name.
+        type: Arrow's name of its type; empty if only files know it.
+        default: Its value in the rows of files that lack it.
+    """
+
+    id: int
+    name: str
+    type: str = ""
+    default: Default = None
+
+
+Renamed = tuple[tuple[str, str], ...]
+"""Names of columns, each with the first name that the column had: its id stays."""
+
 
 @lru_cache(maxsize=256)
-def with_field_ids(schema: "pa.Schema") -> "pa.Schema":
+def with_field_ids(schema: "pa.Schema", renamed: Renamed = ()) -> "pa.Schema":
     """The schema with an id on every field, nested ones included."""
     import pyarrow as pa  # noqa: PLC0415
 
-    ids = assign_field_ids([path for field in schema for path in _paths(field, ())])
-    return pa.schema([_number(field, (), ids) for field in schema])
+    first_names = dict(renamed)
+    named = [(field, field.with_name(first_names.get(field.name, field.name))) for field in schema]
+    ids = assign_field_ids([path for _, field in named for path in _paths(field, ())])
+    return pa.schema([_number(first, (), ids).with_name(field.name) for field, first in named])
 
 
 def describe_schema(schema: "pa.Schema") -> Schema:
@@ -76,6 +101,11 @@ def assign_field_ids(paths: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], 
         taken.add(number)
         ids[path] = number
     return ids
+
+
+def column_id(name: str) -> int:
+    """The id of a column of that name, unless two names of its table have one hash."""
+    return _hash_path((name,))
 
 
 def _hash_path(path: tuple[str, ...]) -> int:

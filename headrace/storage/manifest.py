@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import HeadraceError
-from headrace.storage.field_ids import Schema
+from headrace.storage.field_ids import Schema, TableColumn
 from headrace.storage.manifest_entries import (
     FOLDER,
     Chunk,
@@ -46,7 +46,7 @@ class ManifestFormatError(HeadraceError):
     """A manifest was written by a later version of Headrace."""
 
 
-class _Head(msgspec.Struct, frozen=True, kw_only=True):
+class _Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     format: int
     table: str
     suffix: str
@@ -55,6 +55,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     libraries: Mapping[str, str]
     result_version: int
     schemas: Mapping[str, Schema]
+    columns: tuple[TableColumn, ...] = ()
     chunks: tuple[ChunkReference, ...]
 
 
@@ -71,6 +72,7 @@ class Manifest:
         result_version: That of the engine's stage kind; 0 for tables made before there was one.
         partitions: Partition → entry; a raw partition of several objects has an entry for each, named
             `<partition>+<hash of the key>`.
+        columns: The columns that not every file has under its name and type, as they are declared.
     """
 
     table: str
@@ -80,6 +82,7 @@ class Manifest:
     libraries: Mapping[str, str] = field(default_factory=dict)
     result_version: int = 0
     partitions: Mapping[str, PartitionEntry] = field(default_factory=dict)
+    columns: tuple[TableColumn, ...] = ()
 
     @cached_property
     def entries(self) -> LazyEntries:
@@ -90,11 +93,6 @@ class Manifest:
     def schemas(self) -> Mapping[str, Schema]:
         """Hash → schema of the Parquet files that have it."""
         return self.entries.schemas
-
-    @property
-    def has_mixed_columns(self) -> bool:
-        """Whether partitions differ in their columns, as those of rejected rows do: `_object` is in some of them."""
-        return self.table.startswith("rejected/") and len(self.schemas) > 1
 
     @property
     def md5s(self) -> dict[str, str]:
@@ -156,6 +154,7 @@ class Manifest:
             libraries=self.libraries,
             result_version=self.result_version,
             schemas={name: schema for name, schema in self.schemas.items() if name in used},
+            columns=self.columns,
             chunks=tuple(chunk.reference for chunk in chunks),
         )
         return ManifestFiles(msgspec.json.format(ENCODER.encode(head), indent=1) + b"\n", chunks)
@@ -229,7 +228,14 @@ def parse_manifest(
     ]
     entries = LazyEntries(chunks, schemas=head.schemas)
     return Manifest(
-        head.table, head.suffix, head.code, head.params, head.libraries, head.result_version, partitions=entries
+        head.table,
+        head.suffix,
+        head.code,
+        head.params,
+        head.libraries,
+        head.result_version,
+        partitions=entries,
+        columns=head.columns,
     )
 
 

@@ -503,6 +503,6 @@ _SUMMARY = msgspec.json.Decoder(_Summary)
 _FILE = msgspec.json.Decoder(StoredFile)
 _FILES = msgspec.json.Decoder(dict[str, StoredFile])
 _KEYS = msgspec.json.Decoder(dict[str, _Keys])
-_READ_COLUMNS = ("md5", "cache_key", "size", "rows", "start", "end", "metadata", "companions")
+_READ_COLUMNS = ("md5", "cache_key", "size", "rows", "schema", "start", "end", "metadata", "companions")
 _FIELDS = {name: msgspec.json.Decoder(_field_type(name)) for name in _READ_COLUMNS}
 _COLUMNS = {name: msgspec.json.Decoder(dict[str, _field_type(name)]) for name in _READ_COLUMNS}  # type: ignore[misc]

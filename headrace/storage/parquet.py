@@ -7,13 +7,12 @@ schema. Only another version of pyarrow may write other bytes, so its version is
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
-from headrace.storage.field_ids import Schema, describe_schema, hash_of_arrow_schema
+from headrace.storage.field_ids import Renamed, Schema, describe_schema, hash_of_arrow_schema
 from headrace.storage.golden import check_writer
 from headrace.storage.nested import field_types, item_type
 from headrace.storage.parquet_encoding import ROW_GROUP, arrow_table, encode, numbered_table, write_tables
@@ -85,21 +84,15 @@ class PartitionBytes:
     schema: str
 
 
-def encode_partition(frame: pl.DataFrame) -> PartitionBytes:
-    """A partition of a table, with the rows of `frame` as it stands.
+def encode_partition(frame: pl.DataFrame, renamed: Renamed = ()) -> PartitionBytes:
+    """A partition of a table, with the rows of `frame` as it stands; renamed columns keep the ids of their first names.
 
     Raises:
         WriterChangedError: The installed writer gives other bytes than tables are recorded with.
     """
     check_writer()
-    table = numbered_table(frame)
+    table = numbered_table(frame, renamed)
     return PartitionBytes(encode(table), hash_of_arrow_schema(table.schema))
-
-
-def scan_together(paths: Sequence[Path]) -> pl.LazyFrame:
-    """The rows of Parquet files, one after the other; null where a file lacks a column that another one has."""
-    groups = groupby(paths, lambda path: list(pl.read_parquet_schema(path).items()))
-    return pl.concat([pl.scan_parquet(list(files), glob=False) for _, files in groups], how="diagonal")
 
 
 def read_schema(path: Path) -> Schema:

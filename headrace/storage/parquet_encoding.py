@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.storage.field_ids import with_field_ids
+from headrace.storage.field_ids import Renamed, with_field_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
@@ -64,9 +64,9 @@ def arrow_table(frame: pl.DataFrame) -> "pa.Table":
     return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
 
 
-def numbered_table(frame: pl.DataFrame) -> "pa.Table":
-    """The same, with a field id on every column."""
+def numbered_table(frame: pl.DataFrame, renamed: Renamed = ()) -> "pa.Table":
+    """The same, with a field id on every column; a renamed one keeps that of its first name."""
     import pyarrow as pa  # noqa: PLC0415
 
     table = arrow_table(frame)
-    return pa.Table.from_arrays(table.columns, schema=with_field_ids(table.schema))
+    return pa.Table.from_arrays(table.columns, schema=with_field_ids(table.schema, renamed))

@@ -24,6 +24,7 @@ from headrace.storage.files import atomic_write
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, Manifest, ManifestFiles, parse_manifest
 from headrace.storage.manifest_entries import FOLDER, Chunk, ChunkReference, LazyEntries, check_chunk
 from headrace.storage.partition_entry import PartitionEntry, decode_entry, encode_entry
+from headrace.storage.table_schema import table_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -186,14 +187,11 @@ class TableStore:
         """
         import polars as pl  # noqa: PLC0415  who looks at manifests alone does not pay for the import
 
-        paths = list(self.paths(table, partitions).values())
+        paths = self.paths(table, partitions)
         if not paths:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
-        if self.manifest(table).has_mixed_columns:
-            from headrace.storage.parquet import scan_together  # noqa: PLC0415  as above
-
-            return scan_together(paths)
-        return pl.scan_parquet(paths)
+        schema = table_schema(self.manifest(table))
+        return schema.scan(paths) if schema else pl.scan_parquet(list(paths.values()))
 
     def checkout(self, manifest: Manifest) -> None:
         """Write the table to the workspace: new files first, then the manifest, then old files are removed.

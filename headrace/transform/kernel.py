@@ -16,7 +16,7 @@ from headrace.dataset import (
     UTC_MICROSECONDS,
     KernelTable,
 )
-from headrace.engine.stage import SCHEMA_ONLY
+from headrace.engine.stage import scan_inputs
 from headrace.errors import HeadraceError
 from headrace.partitions import UTC_DAYS, Interval, Partitions, interval_of
 from headrace.storage.parquet import keeps_type
@@ -137,9 +137,7 @@ def scan_input(table: KernelTable, day: str, name: str, paths: Mapping[str, Path
             f" partition yet, so its columns are not known. {_advice(table.inputs[name].table)}, then run the same"
             " command again: `headrace status` shows what there is."
         )
-    if set(paths) == {SCHEMA_ONLY}:
-        return pl.scan_parquet(paths[SCHEMA_ONLY]).clear()
-    return pl.scan_parquet([path for partition, path in paths.items() if partition != SCHEMA_ONLY])
+    return scan_inputs(paths)
 
 
 def _advice(table: str) -> str:

@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, Input, KernelTable
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, join_inputs, own_params, param_key
 from headrace.partitions import (
     ALL_TIME,
     Interval,
@@ -128,7 +128,7 @@ def compute_batch(
     outcomes: dict[str, PartitionOutput] = {}
     for run in _runs(own, sorted(files)):
         read = {
-            keyword: {part: path for partition in run for part, path in files[partition][source].items()}
+            keyword: join_inputs(files[partition][source] for partition in run)
             for keyword, source in computed.keywords.items()
         }
         rows = kernel.compute_rows(table, run[0], read, run[-1], partitions=own).collect()

@@ -8,11 +8,14 @@ import dataframely as dy
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, Source
+from headrace.partitions import TimePartitions
+from headrace.validate.column_history import histories, history_faults
 from headrace.validate.columns import bounds_of
 from headrace.validate.compiled_contract import CompiledContract, RowCheck
 from headrace.validate.contract_faults import check_faults, column_faults, name_faults
 from headrace.validate.dataframely_rules import rule_expression, schema_rules
 from headrace.validate.errors import InvalidContractError
+from headrace.validate.query import parse_earlier
 from headrace.validate.reserved_names import START
 
 LIMITS = {
@@ -33,9 +36,32 @@ def contract_of(source: Source) -> CompiledContract:
         InvalidContractError: It cannot be applied to any row.
     """
     try:
-        return compile_contract(source.contract, is_batched=source.batch_size > 1)
+        compiled = compile_contract(source.contract, is_batched=source.batch_size > 1)
+        if compiled.histories:
+            _refuse(source.schema, _source_faults(source, compiled))
     except InvalidContractError as error:
         raise InvalidContractError(f"source {source.name}: {error}") from None
+    return compiled
+
+
+def _source_faults(source: Source, compiled: CompiledContract) -> Iterator[str]:
+    """Histories of columns that do not fit how the source is cut, or its key."""
+    for name, history in compiled.histories.items():
+        partitions = [*filter(None, (history.since, history.until)), *(each.until for each in history.earlier_types)]
+        if partitions and not isinstance(source.partitioning, TimePartitions):
+            yield (
+                f"column {name!r}: the partitions of the source have no order in time ({source.partitioning.label}), so"
+                f" none is before {partitions[0]}"
+            )
+        elif source.partitions is not None and not all(map(source.partitions.is_valid, partitions)):
+            yield (
+                f"column {name!r}: expected a partition such as {source.partitions.example}, found"
+                f" {', '.join(map(repr, partitions))}"
+            )
+        elif name in source.key and (history.since or history.until):
+            yield f"column {name!r}: the key names it, so every partition must have it: `since` and `until` do not fit"
+        elif name in source.key and not all(each.parse or each.dtype.is_integer() for each in history.earlier_types):
+            yield f"column {name!r}: the key names it, and of earlier types a key may have smaller integers only"
 
 
 @cache
@@ -55,13 +81,25 @@ def compile_contract(
         raise InvalidContractError(f"expected a contract that is a subclass of dataframely.Schema, found {schema!r}")
     _refuse(schema, name_faults(schema))
     _refuse(schema, column_faults(schema))
+    _refuse(schema, history_faults(schema))
+    _refuse(schema, _earlier_type_faults(schema))
     columns = schema.columns()
     types = {name: column.dtype for name, column in columns.items()}
     checks = (*_rule_checks(schema), *_bound_checks(schema))
     _refuse(schema, check_faults(types, checks, is_batched=is_batched))
     required = frozenset(name for name, column in columns.items() if not column.nullable)
     needs_start = any(START in check.passes.meta.root_names() for check in checks)
-    return CompiledContract(types, required, checks, needs_start)
+    return CompiledContract(types, required, checks, needs_start, histories(schema))
+
+
+def _earlier_type_faults(schema: type[dy.Schema]) -> Iterator[str]:
+    columns = schema.columns()
+    for name, history in histories(schema).items():
+        for each in history.earlier_types:
+            try:
+                parse_earlier(pl.col(name), each, columns[name].dtype)
+            except InvalidContractError as error:
+                yield f"column {name!r}: {error}"
 
 
 def _refuse(schema: type[dy.Schema], faults: Iterable[str]) -> None:

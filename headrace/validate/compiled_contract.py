@@ -1,9 +1,13 @@
 """A contract as one Polars query evaluates it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import polars as pl
+
+from headrace.validate.column_history import ColumnHistory, EarlierType
+from headrace.validate.reserved_names import START
 
 QUERY_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What a query raises. A panic of Polars is not an `Exception`, so whoever catches only those lets it through."""
@@ -42,14 +46,44 @@ class CompiledContract:
         required: The columns in which null is a failure.
         checks: All checks but those of types and nulls.
         needs_start: Whether a check counts from the start of the row's partition, which is then in the column `START`.
+        histories: Column → how it changed, of those that did.
+        earlier_types: Column → the type in which these rows have it, if that is parsed into the declared one.
     """
 
     columns: Mapping[str, pl.DataType]
     required: frozenset[str]
     checks: tuple[RowCheck, ...]
     needs_start: bool
+    histories: Mapping[str, ColumnHistory] = field(default_factory=dict)
+    earlier_types: Mapping[str, EarlierType] = field(default_factory=dict)
+
+    def fitted(self, partition: str, present: frozenset[str]) -> "CompiledContract":
+        """The contract as it holds for rows of a partition that have these of its columns.
+
+        Checks that read a column which the rows lack say nothing about them.
+        """
+        if not self.histories:
+            return self
+        types = {name: history.earlier_type(partition) for name, history in self.histories.items() if name in present}
+        return _fit(self, present, tuple((name, each) for name, each in types.items() if each))
 
     def describe(self, check: str) -> str:
         """The name of a check, with its limit: `wind_speed|max (at most 200)`."""
         limit = next((each.limit for each in self.checks if each.name == check), "")
         return f"{check} ({limit})" if limit else check
+
+
+@cache
+def _fit(
+    contract: CompiledContract, present: frozenset[str], earlier: tuple[tuple[str, EarlierType], ...]
+) -> CompiledContract:
+    own = {name: each.dtype for name, each in earlier if each.parse is None}
+    checks = tuple(check for check in contract.checks if not (check.reads & contract.columns.keys()) - present)
+    return replace(
+        contract,
+        columns={name: own.get(name, dtype) for name, dtype in contract.columns.items() if name in present},
+        required=contract.required & present,
+        checks=checks,
+        needs_start=any(START in check.passes.meta.root_names() for check in checks),
+        earlier_types={name: each for name, each in earlier if each.parse is not None},
+    )

@@ -8,6 +8,7 @@ import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
 from headrace.validate.as_text import as_text
+from headrace.validate.column_history import EarlierType
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck, query_reason
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
@@ -71,8 +72,14 @@ class RowQuery:
     @cached_property
     def typed(self) -> dict[str, pl.Expr | None]:
         """Column → expression that parses it; None where no value of the raw type can be one of the declared type."""
-        columns = self.contract.columns.items()
-        return {name: parse(pl.col(name), self.schema[name], dtype) for name, dtype in columns}
+        return {name: self._typed(name, dtype) for name, dtype in self.contract.columns.items()}
+
+    def _typed(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
+        earlier = self.contract.earlier_types.get(name)
+        if earlier is None or earlier.parse is None:
+            return parse(pl.col(name), self.schema[name], dtype)
+        known = parse(pl.col(name), self.schema[name], earlier.dtype)
+        return None if known is None else parse_earlier(known, earlier, dtype)
 
     def run(self, raw: pl.DataFrame) -> CheckedRows:
         """Apply all checks at once.
@@ -119,7 +126,7 @@ class RowQuery:
     def _can_fail(self, name: str) -> bool:
         """Whether a value of the column can become null by parsing."""
         dtype = self.contract.columns[name]
-        return self.schema[name] != dtype or holds_times(dtype)
+        return self.schema[name] != dtype or holds_times(dtype) or name in self.contract.earlier_types
 
     @cached_property
     def _parse_checks(self) -> dict[str, pl.Expr]:
@@ -159,6 +166,26 @@ class RowQuery:
         checked = query.with_columns(pl.any_horizontal(pl.lit(value=False), *marks).alias(IS_BAD)).collect()
         failed = checked.select(pl.col(mark).alias(mark.removeprefix(MARK)) for mark in marks)
         return CheckedRows(checked.select(list(self.typed)), failed, checked.get_column(IS_BAD))
+
+
+def parse_earlier(known: pl.Expr, earlier: EarlierType, wanted: pl.DataType) -> pl.Expr:
+    """Values of an earlier type as those of the declared one, by the declared function.
+
+    Raises:
+        InvalidContractError: It cannot be applied to that type, or gives values that cannot be of the declared one.
+    """
+    if earlier.parse is None:
+        return known.cast(wanted)
+    convert = earlier.parse
+    place = f"`parse` of the values of {earlier.dtype} before {earlier.until}"
+    try:
+        found = pl.LazyFrame(schema={"v": earlier.dtype}).select(v=convert(pl.col("v"))).collect_schema()["v"]
+        converted = parse(convert(known), found, wanted)
+    except Exception as error:  # whatever the team's function raises
+        raise InvalidContractError(f"{place} raised {type(error).__name__}: {error}") from error
+    if converted is None:
+        raise InvalidContractError(f"{place} gives {found}, expected {wanted}, or text that is read as that")
+    return converted
 
 
 @cache

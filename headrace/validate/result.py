@@ -1,13 +1,14 @@
 """What became of the rows of a partition: accepted, or rejected with the checks that each failed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Self
 
 import polars as pl
 
 from headrace.validate.as_text import as_text
+from headrace.validate.fit_columns import StoredColumns
 from headrace.validate.query import CheckedRows
 from headrace.validate.reserved_names import (
     CSV_COLUMNS,
@@ -33,6 +34,7 @@ class ValidationResult:
             `_row_text`, of rows that cannot be read; of delimited files that have such rows, `_line` and `_row_text`.
         raw: All rows that can be read, as they came.
         row_numbers: The place in `raw`, from 1 on, of each accepted row.
+        stored: How the columns of the partition differ from those of `accepted` and `rejected`.
         key_span: Span of the leading key column of all rows that meet the contract, whatever other partitions hold.
     """
 
@@ -41,6 +43,7 @@ class ValidationResult:
     raw: pl.DataFrame
     row_numbers: pl.Series
     key_span: Span | None = None
+    stored: StoredColumns = field(default_factory=StoredColumns)
 
     @classmethod
     def before_key_check(

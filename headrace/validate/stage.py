@@ -13,9 +13,11 @@ import polars as pl
 from headrace.dataset import Dataset, Source, raw_table
 from headrace.engine.stage import InputHashes, InputPaths, ObjectPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
+from headrace.storage.field_ids import TableColumn
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import entries_by_partition, recorded_interval
 from headrace.text import pluralize
+from headrace.validate.column_history import first_names, table_columns
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.partition_check import CHECK, describe_partition
 from headrace.validate.result import ValidationResult
@@ -52,8 +54,13 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         compute=partial(compute, source, dataset.name),
         batch_size=source.batch_size,
         compute_batch=partial(compute_batch, source, dataset.name),
+        columns=partial(_table_columns, source),
         is_single_pass=False,
     )
+
+
+def _table_columns(source: Source, params: Mapping[str, Any]) -> tuple[TableColumn, ...]:
+    return table_columns(source.with_params(own_params(params)).schema)
 
 
 def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, InputHashes]]:
@@ -104,19 +111,23 @@ def rejected_table(dataset: str, source: Source) -> str:
 
 def _outcome(result: ValidationResult, source: Source, dataset: str, name: str) -> PartitionOutput:
     refuse = partial(too_many_rejected, source, dataset, name, result)
+    stored = result.stored
     return PartitionOutput(
-        result.accepted,
-        source.key,
+        stored.accepted(result.accepted),
+        tuple(stored.names.get(name, name) for name in source.key),
         {
             "rows_in": result.rows_in,
             "rejected": result.rejected.height,
             "checks": result.counts,
             KEYS: result.key_span,
         },
-        companions={rejected_table(dataset, source): result.rejected} if result.rejected.height else {},
+        companions=(
+            {rejected_table(dataset, source): stored.rejected(result.rejected)} if result.rejected.height else {}
+        ),
         is_unique=True,
         interval=recorded_interval(source.partitioning, name),
         rejection_error=refuse if _has_too_many(result, source) else None,
+        renamed=first_names(stored.histories),
     )
 
 

@@ -37,10 +37,17 @@ def is_first_of_key(rows: pl.DataFrame, key: Sequence[str], heights: Sequence[in
     return rows.select(pl.struct(numbers.alias(PARTITION), *key).is_first_distinct()).to_series()
 
 
+def keys_together(rows: pl.DataFrame, others: Sequence[pl.DataFrame], key: Sequence[str]) -> pl.LazyFrame:
+    """The keys of other partitions, in the types that those of `rows` have; where a type became wider, in that."""
+    keys = pl.concat([rows.clear().select(key), *(other.select(key) for other in others)], how="vertical_relaxed")
+    return keys.lazy()
+
+
 def is_known_key(rows: pl.DataFrame, earlier: pl.LazyFrame, key: Sequence[str]) -> pl.Series:
     """True for each row whose key is in `earlier`, accepted rows of other partitions."""
+    types: Mapping[Any, pl.DataType] = earlier.select(key).collect_schema()
     known = earlier.select(key).unique().with_columns(pl.lit(value=True).alias(IS_KNOWN))
-    keys = rows.lazy().select(key)
+    keys = rows.lazy().select(key).cast(types)  # a smaller integer, if partitions differ
     joined = keys.join(known, on=list(key), how="left", nulls_equal=True, maintain_order="left")
     return joined.select(pl.col(IS_KNOWN).fill_null(value=False)).collect().to_series()
 

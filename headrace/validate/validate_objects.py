@@ -19,6 +19,7 @@ from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.contract_faults import are_rowwise
+from headrace.validate.fit_columns import RawRows, StoredColumns, fill_absent, select_columns
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, row_query
 from headrace.validate.reserved_names import FAILED_CHECKS, LINE, OBJECT, ROW, ROW_TEXT, START
@@ -31,11 +32,11 @@ from headrace.validate.result import (
     unreadable_rows,
 )
 from headrace.validate.schema_check import column_refusal, value_refusals
-from headrace.validate.uniqueness import is_first_of_key, is_known_key, key_span, unique_check
+from headrace.validate.uniqueness import is_first_of_key, is_known_key, key_span, keys_together, unique_check
 from headrace.validate.validate_partition import (
+    change_start,
     read_raw,
     run_apart,
-    select_columns,
     start_of,
     validate_frame,
     validate_partition,
@@ -67,7 +68,8 @@ def validate_entries(
     known = [_validate(source, name, each).accepted.select(source.key) for name, each in objects.items()]
     if not known:
         return result
-    return result.reject(is_known_key(result.accepted, pl.concat(known).lazy(), source.key), unique_check(source.key))
+    earlier = keys_together(result.accepted, known, source.key)
+    return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
 
 
 def _validate(source: Source, partition: str, objects: Mapping[str, Path]) -> ValidationResult:
@@ -149,9 +151,10 @@ def validate_objects(source: Source, partition: str, objects: Mapping[str, Path]
         checked.columns,
         places.get_column(ROW),
         key_span(rows.get_column(source.key[0])),
+        StoredColumns.of(checked.contract, [*checked.forms.values()]),
         places.get_column(OBJECT),
         keys,
-        lambda number: readable_rows(read(number)),
+        lambda number: readable_rows(read(number).frame),
     )
     if source.partitions is not None:
         result = reject_rows_of_other_partitions(result, source, partition)
@@ -168,18 +171,21 @@ class CheckedObjects:
         self.places: list[pl.DataFrame] = []
         self.rejected: list[pl.DataFrame] = []
         self.columns = pl.DataFrame()
+        self.forms: dict[tuple[CompiledContract, tuple[tuple[str, str], ...]], RawRows] = {}
         self._retyped: dict[str, HeadraceError] = {}
         self._has_values: set[str] = set()
 
-    def add(self, batch: Mapping[int, pl.DataFrame]) -> None:
+    def add(self, batch: Mapping[int, RawRows]) -> None:
         """Check the rows of some objects, given by the places of their keys."""
         parts: dict[int, CheckedRows] = {}
-        readable = {number: readable_rows(raw) for number, raw in batch.items()}
-        by_schema: dict[tuple[tuple[str, pl.DataType], ...], dict[int, pl.DataFrame]] = {}
+        readable = {number: readable_rows(rows.frame) for number, rows in batch.items()}
+        by_schema: dict[tuple[CompiledContract, tuple[tuple[str, pl.DataType], ...]], dict[int, pl.DataFrame]] = {}
         for number, raw in readable.items():
-            by_schema.setdefault(tuple(raw.schema.items()), {})[number] = raw
-        for raws in by_schema.values():
-            parts |= self._check(raws)
+            fitted, names = batch[number].contract, batch[number].names
+            self.forms.setdefault((fitted, tuple(names.items())), RawRows(raw.clear(), fitted, names))
+            by_schema.setdefault((fitted, tuple(raw.schema.items())), {})[number] = raw
+        for (fitted, _), raws in by_schema.items():
+            parts |= self._check(raws, fitted)
         self.columns = readable[min(readable)].clear()
         good, places, rejected = [], [], [_named("", no_rejected_rows(self.columns))]
         for number, raw in readable.items():
@@ -188,9 +194,9 @@ class CheckedObjects:
             if part.is_bad.any():
                 rejected.append(_named(key, rejected_rows(raw, rows.filter(part.is_bad), part.failed_checks())))
                 rows = rows.filter(~part.is_bad)
-            if (unreadable := unreadable_rows(batch[number])) is not None:
+            if (unreadable := unreadable_rows(batch[number].frame)) is not None:
                 rejected.append(_named(key, unreadable))
-            good.append(part.good_rows())
+            good.append(fill_absent(part.good_rows(), self.contract))
             places.append(pl.DataFrame({OBJECT: pl.repeat(number, len(rows), dtype=pl.UInt32, eager=True), ROW: rows}))
         self.good.append(pl.concat(good, rechunk=True))
         self.places.append(pl.concat(places, rechunk=True))
@@ -206,32 +212,30 @@ class CheckedObjects:
             if name in self._retyped and name not in self._has_values:
                 raise self._retyped[name]
 
-    def _check(self, raws: Mapping[int, pl.DataFrame]) -> dict[int, CheckedRows]:
+    def _check(self, raws: Mapping[int, pl.DataFrame], fitted: CompiledContract) -> dict[int, CheckedRows]:
         """Check the rows of objects whose columns have the same types, in one query."""
         first = next(iter(raws))
-        query = row_query(self.contract, tuple(raws[first].dtypes[: len(self.contract.columns)]))
-        if error := column_refusal(self._where(first), raws[first], query):
+        query = row_query(fitted, tuple(raws[first].dtypes[: len(fitted.columns)]))
+        if error := column_refusal(self._where(first), raws[first], query, change_start(self.source, self.partition)):
             raise error
         rows = pl.concat(raws.values()).rechunk()  # Polars panics at a mask over structs in several chunks
-        if self.contract.needs_start:
+        if fitted.needs_start:
             rows = rows.with_columns(pl.lit(start_of(self.source, self.partition), UTC_MICROSECONDS).alias(START))
         try:
             checked = query.run(rows)
         except QUERY_ERRORS:  # each object by itself, so that what its rows fail depends on no other
-            if len(raws) > 1 and _is_rowwise(self.contract):
-                alone = (self._check({number: raw}) for number, raw in raws.items())
+            if len(raws) > 1 and _is_rowwise(fitted):
+                alone = (self._check({number: raw}, fitted) for number, raw in raws.items())
                 return {number: part for each in alone for number, part in each.items()}
             checked = run_apart(query, rows, self._where(*raws))
-        self._note_types(rows, checked, self._where(*raws))
+        self._note_types(rows, checked, self._where(*raws), fitted)
         return dict(zip(raws, checked.split([raw.height for raw in raws.values()]), strict=True))
 
-    def _note_types(self, rows: pl.DataFrame, checked: CheckedRows, where: str) -> None:
-        refusals = value_refusals(where, rows, checked, self.contract)
+    def _note_types(self, rows: pl.DataFrame, checked: CheckedRows, where: str, fitted: CompiledContract) -> None:
+        refusals = value_refusals(where, rows, checked, fitted, change_start(self.source, self.partition))
         self._retyped = refusals | self._retyped
         self._has_values |= {
-            name
-            for name in self.contract.columns
-            if name not in refusals and rows.get_column(name).null_count() < rows.height
+            name for name in fitted.columns if name not in refusals and rows.get_column(name).null_count() < rows.height
         }
 
     def _where(self, first: int, *others: int) -> str:
@@ -239,16 +243,14 @@ class CheckedObjects:
         return f"{self.source.name} {self.partition} ({self.keys[first]}{last})"
 
 
-def _batches(
-    read: Callable[[int], pl.DataFrame], count: int, contract: CompiledContract
-) -> Iterator[dict[int, pl.DataFrame]]:
+def _batches(read: Callable[[int], RawRows], count: int, contract: CompiledContract) -> Iterator[dict[int, RawRows]]:
     """Objects in batches of limited memory; all of them where a check compares rows."""
     most = BATCH_BYTES if _is_rowwise(contract) else None
-    batch: dict[int, pl.DataFrame] = {}
+    batch: dict[int, RawRows] = {}
     size: float = 0
     for number in range(count):
         batch[number] = read(number)
-        size += batch[number].estimated_size()
+        size += batch[number].frame.estimated_size()
         if most is not None and size > most:
             yield batch
             batch, size = {}, 0
@@ -263,11 +265,11 @@ def _is_rowwise(contract: CompiledContract) -> bool:
 
 def _read_object(
     source: Source, partition: str, keys: Sequence[str], objects: Mapping[str, Path], number: int
-) -> pl.DataFrame:
+) -> RawRows:
     """The rows of an object, in the columns of the contract."""
     key = keys[number]
     frame = read_raw(source, f"{partition} ({key})", objects[key])
-    return select_columns(f"{source.name} {partition} ({key})", frame, contract_of(source), source)
+    return select_columns(f"{source.name} {partition} ({key})", frame, contract_of(source), source, partition)
 
 
 def _together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -6,6 +6,7 @@ validated together get the results that each gets alone; only the cost differs.
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,19 +14,20 @@ import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
 from headrace.errors import HeadraceError
+from headrace.partitions import TimePartitions
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.columns import partition_start
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.errors import InvalidContractError
-from headrace.validate.json_values import JSON_VALUE
+from headrace.validate.fit_columns import RawRows, StoredColumns, fill_absent, select_columns
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
-from headrace.validate.reserved_names import CSV_COLUMNS, FAULT, RAW_LINE, START
+from headrace.validate.reserved_names import START
 from headrace.validate.result import ValidationResult, readable_rows
-from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
-from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
+from headrace.validate.schema_check import column_refusal, value_refusal
+from headrace.validate.uniqueness import is_first_of_key, is_known_key, keys_together, unique_check
 from headrace.validate.unreadable_lines import lost_lines, unreadable_lines
 
 ResultOrRefusal = ValidationResult | HeadraceError
@@ -49,7 +51,7 @@ def validate_partition(source: Source, partition: str, files: Mapping[str, Path]
     ]
     if not others:
         return result
-    earlier = pl.concat(other.accepted.select(source.key) for other in others).lazy()
+    earlier = keys_together(result.accepted, [other.accepted for other in others], source.key)
     return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
 
 
@@ -110,34 +112,20 @@ def validate_frames(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[
 
 def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, ResultOrRefusal]:
     contract = contract_of(source)
-    by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
+    parts: dict[str, RawRows] = {}
+    by_type: dict[tuple[CompiledContract, tuple[pl.DataType, ...]], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
-        raw = select_columns(_where(source, name), frame, contract, source)
-        by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
+        part = parts[name] = select_columns(_where(source, name), frame, contract, source, name)
+        by_type.setdefault((part.contract, tuple(part.frame.dtypes)), {})[name] = part.frame
     outcomes: dict[str, ResultOrRefusal] = {}
-    for types, raws in by_type.items():
-        query = row_query(contract, types[: len(contract.columns)])
+    for (fitted, types), raws in by_type.items():
+        query = row_query(fitted, types[: len(fitted.columns)])
         outcomes |= _validate_same_types(raws, source, query)
+    if contract.histories:
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, ValidationResult):
+                outcomes[name] = replace(outcome, stored=StoredColumns.of(contract, [parts[name]]))
     return outcomes
-
-
-def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, source: Source) -> pl.DataFrame:
-    """The columns that the contract names, and those that readers add.
-
-    Raises:
-        SchemaChangedError: A column is missing, renamed or added.
-    """
-    added = [name for name in CSV_COLUMNS if name in frame.columns]
-    is_json = FAULT in added and RAW_LINE not in added
-    rows = _with_every_key(frame, contract) if is_json else frame
-    check_columns(where, [each for each in rows.columns if each not in added], contract, source)
-    return rows[[*contract.columns, *added]]
-
-
-def _with_every_key(frame: pl.DataFrame, contract: CompiledContract) -> pl.DataFrame:
-    """Rows of objects: a key that occurs in none of them is null in all."""
-    missing = [name for name in contract.columns if name not in frame.columns]
-    return pl.concat([frame, pl.DataFrame(schema=dict.fromkeys(missing, JSON_VALUE))], how="diagonal")
 
 
 def _validate_same_types(
@@ -147,7 +135,7 @@ def _validate_same_types(
     every, raws = raws, {name: readable_rows(raw) for name, raw in raws.items()}
     outcomes: dict[str, ResultOrRefusal] = {}
     for name, raw in raws.items():
-        if error := column_refusal(_where(source, name), raw, query):
+        if error := column_refusal(_where(source, name), raw, query, change_start(source, name)):
             outcomes[name] = error
     if outcomes:
         return outcomes
@@ -161,7 +149,7 @@ def _validate_same_types(
         checked = run_apart(query, rows, _where(source, *raws))
     parts: dict[str, CheckedRows] = {}
     for name, part in zip(raws, checked.split([raw.height for raw in raws.values()]), strict=True):
-        if error := value_refusal(_where(source, name), raws[name], part, query.contract):
+        if error := value_refusal(_where(source, name), raws[name], part, query.contract, change_start(source, name)):
             outcomes[name] = error
         else:
             parts[name] = part
@@ -176,7 +164,8 @@ def _results(
     if not parts:
         return {}
     good = [part.good_rows() for part in parts.values()]
-    rows = apply_transform(_where(source, *parts), source, pl.concat(good, rechunk=True))
+    typed = fill_absent(pl.concat(good, rechunk=True), contract_of(source))
+    rows = apply_transform(_where(source, *parts), source, typed)
     results: dict[str, ValidationResult] = {}
     start = 0
     for (name, part), frame in zip(parts.items(), good, strict=True):
@@ -216,6 +205,11 @@ def start_of(source: Source, partition: str) -> datetime:
         return partition_start(partition) if declared is None else declared.interval(partition).start
     except (InvalidContractError, ValueError) as error:
         raise InvalidContractError(f"{_where(source, partition)}: {error}") from None
+
+
+def change_start(source: Source, partition: str) -> str:
+    """The partition, as the first one of a changed column; empty where partitions have no order in time."""
+    return partition if isinstance(source.partitioning, TimePartitions) else ""
 
 
 def run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:

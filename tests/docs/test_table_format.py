@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.storage.field_ids import MAX_FIELD_ID
+from headrace.storage.field_ids import MAX_FIELD_ID, TableColumn
 from headrace.storage.manifest import FORMAT, Manifest
 from headrace.storage.manifest_entries import ChunkReference
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
@@ -27,7 +27,7 @@ def written_fields(struct: type[msgspec.Struct]) -> set[str]:
 @pytest.mark.parametrize(
     ("after", "fields"),
     [
-        ("## `head.json`", set(msgspec.json.decode(Manifest("t").to_files().head))),
+        ("## `head.json`", set(msgspec.json.decode(Manifest("t", columns=(TableColumn(1, "a"),)).to_files().head))),
         ("Of each chunk:", written_fields(ChunkReference)),
         ("## A chunk", written_fields(PartitionEntry)),
     ],

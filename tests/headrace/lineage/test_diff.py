@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import changing_source
+import dataframely as dy
 import polars as pl
 import pytest
+from changing_source import ChangingSource, day, schema
 from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, TwoReleases, create_entry
 
 from headrace.lineage.diff import diff_tables
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import TableStore
+from headrace.validate.column_history import EarlierType, evolving
 
 NAN = float("nan")
 
@@ -130,3 +134,35 @@ def test_a_diff_shows_changes_of_columns_and_of_the_fingerprint(tmp_path: Path) 
     assert table.fingerprint == ["code k.py", "result version 1 → 2"]
     assert table.rows
     assert table.rows["changed"] == (1, 2)
+
+
+def test_a_diff_tells_columns_by_their_field_ids(tmp_path: Path) -> None:
+    rides = ChangingSource.at(tmp_path)
+    rides.declare(schema(fare=dy.Int32(), tax=dy.Int64(), note=dy.String()))
+    rides.deliver(day(0), "id,fare,tax,note\n1,10,1,5\n")
+    rides.run()
+    before = rides.table_store.manifest(changing_source.VALIDATED)
+    rides.declare(
+        schema(
+            price=evolving(dy.Int64(), renamed_from="fare", earlier_types=EarlierType(pl.Int32(), until=day(1))),
+            tax=evolving(dy.Int64(), until=day(1)),
+            note=evolving(dy.Int64(), earlier_types=EarlierType(pl.String(), until=day(1), parse=lambda text: text)),
+            tip=evolving(dy.Int64(), since=day(1)),
+        )
+    )
+    rides.deliver(day(1), "id,price,note,tip\n2,20,6,3\n")
+    rides.run()
+
+    table = diff_tables(rides.table_store, before, rides.table_store.manifest(changing_source.VALIDATED))
+
+    assert (
+        str(table.columns) == "+tip Int64, fare → price (renamed), price Int32 → Int64 (widened), note String → Int64"
+    )
+    assert table.to_dict()["columns"] == {
+        "added": {"tip": "Int64"},
+        "removed": {},
+        "changed": {"price": ("Int32", "Int64"), "note": ("String", "Int64")},
+        "renamed": {"fare": "price"},
+        "widened": ("price",),
+    }
+    assert table.partitions.changed == [day(0)]

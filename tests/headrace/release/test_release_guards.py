@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from typing import ClassVar
 
+import minimal_dataset
+import polars as pl
 import pytest
 import typer
 from msgspec import structs
@@ -165,3 +167,36 @@ def test_status_and_releases_show_findings_and_acceptances(
 def test_an_acceptance_needs_a_reason(reason: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected a reason"):
         accept("tiny", ["vanished:raw/tiny/sales@000000000000"], reason=reason, by=None, run=None)
+
+
+def test_a_release_without_a_released_feature_is_refused_until_somebody_accepts_it(clone: Clone) -> None:
+    table = replace(TINY.features[0], features={"total": pl.Int64()}, transform=renamed_total)
+    changed = replace(TINY, features=(table,), service="tiny_v1")
+    clone.run(changed, dict.fromkeys(range(1, 11), 2))
+
+    with pytest.raises(FindingsError) as refused:
+        clone.release(changed)
+
+    [finding] = refused.value.findings
+    assert (finding.check, finding.table) == ("columns", "features/tiny/totals")
+    assert "since tiny/1, amount (Int64) is gone; the view totals of the service tiny_v1 has it" in finding.text
+    accept_all(clone.table_store, refused.value)
+    assert clone.release(changed).name == "tiny/2"
+
+
+def renamed_total(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    """The sums under another name."""
+    return minimal_dataset.totals(day, sales).rename({"amount": "total"})
+
+
+def test_a_release_with_another_feature_or_a_wider_one_is_made(clone: Clone) -> None:
+    features = {"amount": pl.Int64(), "count": pl.Int32()}
+    changed = replace(TINY, features=(replace(TINY.features[0], features=features, transform=with_count),))
+    clone.run(changed, dict.fromkeys(range(1, 11), 2))
+
+    assert clone.release(changed).name == "tiny/2"
+
+
+def with_count(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    """The sums, and a number."""
+    return minimal_dataset.totals(day, sales).with_columns(count=pl.lit(1, pl.Int32))

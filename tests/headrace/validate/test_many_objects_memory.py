@@ -5,12 +5,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
 import pytest
 from many_objects import FIRST, ManyObjects
 from minimal_dataset import VALIDATED, run_all_stages
 
 from headrace.validate import validate_objects
+from headrace.validate.fit_columns import RawRows
 
 ROWS = 200
 """Rows of each of many objects."""
@@ -69,8 +69,8 @@ def test_raw_rows_of_few_objects_are_in_memory_at_a_time(tmp_path: Path, monkeyp
     many, sizes = ManyObjects(tmp_path), list[int]()
     add = validate_objects.CheckedObjects.add
 
-    def note_size(self: validate_objects.CheckedObjects, batch: Mapping[int, pl.DataFrame]) -> None:
-        sizes.append(int(sum(frame.estimated_size() for frame in batch.values())))
+    def note_size(self: validate_objects.CheckedObjects, batch: Mapping[int, RawRows]) -> None:
+        sizes.append(int(sum(rows.frame.estimated_size() for rows in batch.values())))
         add(self, batch)
 
     monkeypatch.setattr(validate_objects.CheckedObjects, "add", note_size)

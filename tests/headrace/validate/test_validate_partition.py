@@ -212,7 +212,7 @@ def test_a_renamed_column_is_refused_with_a_hint() -> None:
 
 
 def test_an_added_column_is_refused_with_what_to_do() -> None:
-    with pytest.raises(SchemaChangedError, match=r"new gate\..*name the column in its contract.*headrace val"):
+    with pytest.raises(SchemaChangedError, match=r"new gate\..*contract Readings: `gate = dy.String\(\)`.*headrace"):
         validate_frame(rows(GOOD).with_columns(gate=pl.lit("A1")), SOURCE, DAY)
 
 
