@@ -177,6 +177,10 @@ class ReadTransaction:
         ((_, rows),) = self.read_partitions(source, listing, [name])
         return rows
 
+    def current_time(self) -> datetime:
+        """The time now (UTC), by the clock of the database: not before what the transaction sees was committed."""
+        return self.backend.current_time()
+
     def read_sample(self, table: str, limit: int) -> SampledTable:
         """The first `limit` rows that the database returns, with the types in which ingest reads them.
 
@@ -193,12 +197,12 @@ class ReadTransaction:
 
     def _read_schema(self, source: TableSource) -> pa.Schema:
         schema = self._read_typed_schema(source.table)
-        declared = [*source.key, source.watermark, *([source.partition_by] if source.partition_by else [])]
+        declared = [*source.key, source.watermark, *filter(None, (source.partition_by, source.initial_known_time))]
         missing = [name for name in declared if name not in schema.names]
         if missing:
             raise DatabaseError(
                 f"{source.table}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
-                " Correct the source's declaration (key, watermark, partition_by), or the table."
+                " Correct the source's declaration (key, watermark, partition_by, initial_known_time), or the table."
             )
         return schema
 
