@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, Dataset
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import TableStore
 
@@ -39,7 +39,7 @@ def declared_key(dataset: Dataset, table: str) -> tuple[str, ...]:
     """The columns that identify a row of `table` in today's declaration; empty if none are declared."""
     state, _, name = table.split("/")
     keys: dict[str, Mapping[str, tuple[str, ...]]] = {
-        "validated": {source.name: tuple(source.key) for source in dataset.sources},
+        "validated": {one.name: ((KNOWN_TIME,) if one.is_history else ()) + tuple(one.key) for one in dataset.sources},
         "features": {table.name: (*table.keys, EVENT_TIME) for table in dataset.features},
         "labels": {task.name: (*task.keys, "sample_id") for task in dataset.labels},
     }

@@ -1,7 +1,7 @@
 """Call a feature table's kernel and check its rows against the declaration. Pure functions."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from headrace.dataset import (
 from headrace.engine.stage import SCHEMA_ONLY
 from headrace.errors import HeadraceError
 from headrace.partitions import UTC_DAYS, Interval, Partitions, interval_of
-from headrace.storage.parquet import keeps_type
+from headrace.storage.parquet import keeps_type, scan_together
 
 SPAN = "span"
 """Metadata of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
@@ -61,12 +61,14 @@ def _interval(partitions: Partitions, first: str, last: str | None) -> Interval:
     return Interval(interval_of(partitions, first).start, interval_of(partitions, last or first).end)
 
 
-def compute_features(
+def compute_features(  # noqa: PLR0913  the last three have defaults
     table: FeatureTable,
     day: str,
     files: Mapping[str, Mapping[str, Path]],
     end_day: str | None = None,
+    *,
     partitions: Partitions = UTC_DAYS,
+    histories: Collection[str] = (),
 ) -> pl.LazyFrame:
     """The rows of one partition of `table`: keys, event time, known time and the declared features, in that order.
 
@@ -77,13 +79,17 @@ def compute_features(
             whose columns the input has, without rows.
         end_day: The last of several partitions, for a kernel with `batch_size` above 1.
         partitions: How the table is cut.
+        histories: Keywords of the kernel that are histories: it gets what was known by the end of the partition.
 
     Raises:
         InputMissingError: An input has no partition at all, so its columns are not known.
         UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or of a
             type that Parquet does not keep.
     """
-    inputs = {name: _scan(table, day, name, paths) for name, paths in files.items()}
+    inputs = {name: _scan(table, day, name, paths, is_history=name in histories) for name, paths in files.items()}
+    end = _interval(partitions, day, end_day).end if histories else None
+    is_known = pl.col(KNOWN_TIME) < pl.lit(end, UTC_MICROSECONDS)
+    inputs |= {name: inputs[name].filter(is_known) for name in histories}
     frame = table.transform(**time_arguments(table, day, end_day, partitions), **inputs)
     if not isinstance(frame, pl.LazyFrame):
         raise UndeclaredFeatureError(
@@ -110,7 +116,9 @@ def compute_features(
     return frame.select(*wanted)
 
 
-def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -> pl.LazyFrame:
+def _scan(
+    table: FeatureTable, day: str, name: str, paths: Mapping[str, Path], *, is_history: bool = False
+) -> pl.LazyFrame:
     """The rows of one input of a kernel."""
     if not paths:
         raise InputMissingError(
@@ -120,7 +128,9 @@ def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -
         )
     if set(paths) == {SCHEMA_ONLY}:
         return pl.scan_parquet(paths[SCHEMA_ONLY]).clear()
-    return pl.scan_parquet([path for partition, path in paths.items() if partition != SCHEMA_ONLY])
+    files = [path for partition, path in paths.items() if partition != SCHEMA_ONLY]
+    # A partition of a history has the columns that the table had then.
+    return scan_together(files) if is_history else pl.scan_parquet(files)
 
 
 def check_rows(
