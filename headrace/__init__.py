@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from headrace.as_known import as_known, join_as_known
     from headrace.catalog.errors import EmptyTableError, NoSuchTableError, NotParquetError
     from headrace.catalog.open import UnknownDatasetError, load_dataset, open_feature_store
     from headrace.catalog.open import open_dataset as open  # noqa: A004
@@ -113,7 +114,9 @@ __all__ = [
     "UnreadableError",
     "Yearly",
     "__version__",
+    "as_known",
     "evolving",
+    "join_as_known",
     "load_dataset",
     "measure_leakage",
     "one_of",
@@ -130,6 +133,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "headrace.as_known": ("as_known", "join_as_known"),
     "headrace.catalog.errors": ("EmptyTableError", "NoSuchTableError", "NotParquetError"),
     "headrace.catalog.open": ("UnknownDatasetError", "load_dataset", "open_feature_store"),
     "headrace.catalog.tables": ("DatasetTable", "DatasetTables"),

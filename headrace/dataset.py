@@ -37,6 +37,15 @@ EVENT_TIME = "event_time"
 KNOWN_TIME = "known_time"
 """Column of a feature table or a labels table: when one could know it."""
 
+SEEN_TIME = "seen_time"
+"""Column of a history: when the snapshot was taken that first showed the change."""
+
+OPERATION = "operation"
+"""Column of a history: `insert`, `update` or `delete`."""
+
+HISTORY_COLUMNS = (KNOWN_TIME, SEEN_TIME, OPERATION)
+"""Columns that a history adds to those of its table."""
+
 SOURCE_STATES = ("raw", "validated", "rejected")
 """States of the tables that are named after a source."""
 
@@ -160,6 +169,11 @@ class TableSource:
         database: Name of the environment variable with the SQLAlchemy URL.
         query: In place of `table`: one SELECT whose columns have names, each another. `key`, `watermark` and
             `partition_by` are columns of its result.
+        history: Whether every change of a row is recorded, instead of the rows as they are: a slowly changing dimension
+            of type 2. Its partitions, by default UTC days, are cut by `known_time`, so there is no `partition_by`.
+            See `docs/history.md`.
+        initial_known_time: Column of times that say when the rows of the first snapshot were known. By default they
+            are known since that snapshot.
     """
 
     table: str = ""
@@ -168,6 +182,8 @@ class TableSource:
     partition_by: str | None = None
     database: str = DATABASE_URL
     query: str = field(default="", kw_only=True)
+    history: bool = False
+    initial_known_time: str = ""
 
     @property
     def label(self) -> str:
@@ -191,9 +207,9 @@ class Source:
         location: Where it comes from.
         partitions: How it is cut: `Hourly()`, `Daily(timezone=…)`, `Monthly()`, `Yearly()`, `Static(…)` or
             `Unpartitioned()`. By default UTC days, or `Unpartitioned()` where the pattern has no group `partition` or
-            the table no `partition_by`. If it is given, a key that names none of these partitions is reported and not
-            read, and a row outside of its partition's interval fails `<column>|partition`: the leading key column, or
-            else `event_time`, where it holds times.
+            the table no `partition_by` and no history. If it is given, a key that names none of these partitions is
+            reported and not read, and a row outside of its partition's interval fails `<column>|partition`: the leading
+            key column, or else `event_time`, where it holds times.
         read: Raw partition file → frame, columns as they are in the file. Raises `UnreadableError` for bytes that it
             cannot read.
         contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
@@ -255,7 +271,13 @@ class Source:
             return self.partitions
         if isinstance(self.location, ObjectSource):
             return Daily() if "(?P<partition>" in self.location.partition else Unpartitioned()
-        return Unpartitioned() if self.location.partition_by is None else Daily()
+        is_cut = self.is_history or self.location.partition_by is not None
+        return Daily() if is_cut else Unpartitioned()
+
+    @property
+    def is_history(self) -> bool:
+        """Whether its tables record every change of a row."""
+        return isinstance(self.location, TableSource) and self.location.history
 
 
 @dataclass(frozen=True)
@@ -267,11 +289,14 @@ class Input:
         lookback: How far before the partition it is read, too: `timedelta(hours=168)` is elapsed time, `Days(7)` are
             calendar days in the time zone of the table's partitions, and 7 is short for `Days(7)`. Read are all
             partitions whose interval overlaps the partition's own, extended by it. A table that is not cut by time is
-            read completely.
+            read completely; of a history, all that was known by the end of the partition.
+        as_of: "now" says that a database table that is updated in place, without a history, is read as it is now,
+            whatever the time of the partition: each change of it rewrites the features of all times.
     """
 
     table: str
     lookback: Lookback = 0
+    as_of: Literal["", "now"] = ""
 
 
 @dataclass(frozen=True)
@@ -577,6 +602,11 @@ class Dataset:
     def kernel_tables(self) -> tuple[KernelTable, ...]:
         """The tables that kernels compute."""
         return (*self.derived, *self.features)
+
+    def is_history(self, table: str) -> bool:
+        """Whether a table `<state>/<name>` records every change of a row."""
+        state, _, name = table.partition("/")
+        return state in SOURCE_STATES and any(one.name == name and one.is_history for one in self.sources)
 
     def partitions_of(self, table: str) -> Partitions:
         """The partitions of a table `<state>/<name>`.

@@ -120,6 +120,8 @@ def _format_details(node: "LineageNode") -> Iterator[str]:
     metadata = node.entry.metadata if node.entry else {}
     if metadata.get("rejected"):
         yield f"{metadata['rejected']:,} of {metadata['rows_in']:,} rows rejected"
+    for table, moment in metadata.get("as_of", {}).items():
+        yield f"{table} was read as of {moment}, whatever the time of the partition"
     for kind, source in node.source.items():
         yield from (_format_source(kind, each) for each in (source if kind == "objects" else [source]))
 

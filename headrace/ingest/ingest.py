@@ -11,14 +11,16 @@ How changes are detected, and which are missed:
   table's columns have. That covers inserts, hard deletes and updates that set the watermark, of any type, including
   late commits below the maximum. A partition with a row whose watermark is NULL is always read. What is missed are
   updates that leave the watermark alone: `full_refresh=True` reads every partition again.
+- Of a table whose history is recorded, the same statistics tell whether it is read at all: see `table_history`.
 """
 
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from headrace.dataset import DATABASE_URL, SOURCE_STATES, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.partition_errors import combine_partition_errors
@@ -27,7 +29,7 @@ from headrace.engine.run import combine_table_errors
 from headrace.errors import ConcurrentRunError, HeadraceError, NotConfiguredError
 from headrace.guards.future import clock, future_findings, starts_of
 from headrace.guards.gate import enforce
-from headrace.guards.vanished import table_loss
+from headrace.guards.vanished import TableLoss, table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.partitions import Partitions
@@ -40,6 +42,9 @@ from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
+if TYPE_CHECKING:
+    from headrace.ingest.table_source import TableSnapshot
+
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
@@ -51,6 +56,10 @@ DEFAULT_THREADS = 16
 
 class NothingMatchesError(HeadraceError):
     """A source has keys, and none of them is a partition."""
+
+
+class HistoryLostError(HeadraceError):
+    """A history would be replaced by the rows as they are."""
 
 
 class UnknownSourceError(HeadraceError):
@@ -75,21 +84,23 @@ class IngestResult:
         read: Number of objects read, or of partitions of a database.
         rows: Rows read; None for objects, which are not parsed here.
         size: Bytes stored.
+        operations: Of a history, `insert`, `update` or `delete` → how many changes were recorded.
     """
 
     source: str
     table: str
     listed: int
     objects: int
-    new: tuple[str, ...]
-    changed: tuple[str, ...]
-    deleted: tuple[str, ...]
-    unmatched: tuple[str, ...]
-    invalid: Mapping[str, str]
-    waiting: tuple[str, ...]
-    read: int
-    rows: int | None
-    size: int
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    waiting: tuple[str, ...] = ()
+    read: int = 0
+    rows: int | None = None
+    size: int = 0
+    operations: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
@@ -97,6 +108,8 @@ class IngestResult:
         rows = "" if self.rows is None else f", {self.rows:,} rows"
         objects = f" ({pluralize(self.objects, 'object')})" if self.objects > self.listed else ""
         line = f"{self.table}: {self.listed} listed{objects}, {changes}; read {self.read}{rows}, {self.size:,} bytes"
+        if self.operations:
+            line += f"; recorded {', '.join(pluralize(count, kind) for kind, count in self.operations.items())}"
         return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid, self.waiting)])
 
 
@@ -219,7 +232,8 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
                         snapshot = TableSnapshot.from_transaction(
                             run.table_store, transaction, location, source.partitioning
                         )
-                        run.results[source.name] = _sync_table(run, source, snapshot)
+                        sync = _sync_history if location.history else _sync_table
+                        run.results[source.name] = sync(run, source, snapshot)
                     if source.name in run.failed and not transaction.backend.survives_errors:
                         break
 
@@ -247,10 +261,70 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
             unreachable[source.location.bucket] = failure
 
 
+def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> IngestResult:
+    """Record what the table shows to have changed, then write the manifest; a run without a change writes nothing."""
+    # Here for the reason that is given above.
+    from headrace.ingest import table_history  # noqa: PLC0415
+
+    table = raw_table(run.dataset.name, source.name)
+    earlier = run.table_store.manifest(table)
+    result = IngestResult(source.name, table, len(snapshot.cache_keys), len(snapshot.cache_keys))
+    if run.partition is not None:  # what is recorded is what changed by now, not what a partition holds
+        return replace(result, listed=int(run.partition in earlier.md5s))
+    if table_history.recorded_listing(earlier) == snapshot.digest and not (snapshot.always_read or run.full_refresh):
+        return replace(result, rows=0)
+
+    run.progress(source.name, 0, 1)
+    recorded = earlier if table_history.is_history(earlier) else earlier.with_partitions({})
+    history = table_history.read_history(run.table_store, recorded, snapshot.source)
+    read = snapshot.read_snapshot()
+    changes = table_history.find_changes(history, read, snapshot.source)
+    loss = table_history.deletions_as_loss(table, history, changes, snapshot.source)
+    manifest = recorded
+    if changes.height:
+        metadata = table_history.history_metadata(read, changes, snapshot.source)
+        manifest = table_history.append_changes(run.table_store, recorded, changes, source.partitioning, metadata)
+        manifest = replace(manifest, libraries=snapshot.libraries)
+    _enforce_guards(run, earlier, manifest, snapshot, loss if history.seen else None)
+    if changes.height:
+        run.table_store.checkout(manifest)
+    run.progress(source.name, 1, 1)
+
+    old, new = recorded.md5s, manifest.md5s
+    changed = [name for name in new if old.get(name) != new[name]]
+    return replace(
+        result,
+        new=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(set(changed) & old.keys())),
+        deleted=tuple(sorted(earlier.md5s.keys() - new.keys())),
+        read=1,
+        rows=read.rows.height,
+        size=sum(manifest.partitions[name].size for name in changed),
+        operations=table_history.count_operations(changes),
+    )
+
+
+def _check_keeps_history(run: IngestRun, source: Source, earlier: Manifest) -> None:
+    """Check that a table that is about to be replaced is not a history, which no source could give again.
+
+    Raises:
+        HistoryLostError: It is.
+    """
+    first = next(iter(earlier.partitions.values()), None)
+    if isinstance(source.location, TableSource) and first and "history" in first.metadata:
+        raise HistoryLostError(
+            f"{earlier.table} is a history of {pluralize(len(earlier.md5s), 'partition')}, but the source {source.name}"
+            " is declared without `history=True`, so the rows of today would replace it. The table was left as it was."
+            f" Declare `history=True` again, or give the source another name: `headrace drop {run.dataset.name}` then"
+            " says what becomes of the history."
+        )
+
+
 def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> IngestResult:
     """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
     earlier = run.table_store.manifest(table)
+    _check_keeps_history(run, source, earlier)
     check_some_match(source, listing)
     reused, missing = split_unchanged(run, source, listing, earlier)
     for skipped in skipped_keys((), listing.invalid, listing.waiting):
@@ -352,13 +426,15 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     )
 
 
-def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest, listing: SourceListing) -> None:
+def _enforce_guards(
+    run: IngestRun, earlier: Manifest, manifest: Manifest, listing: SourceListing, loss: TableLoss | None = None
+) -> None:
     """Refuse a table that would lose too much, or that has partitions of the future, unless that was accepted.
 
     A source that lists nothing is a finding whatever the bound: the likely cause is a mistake.
     """
     table, old, new = manifest.table, earlier.partition_md5s, manifest.partition_md5s
-    guards, loss = run.dataset.guards_of(table), table_loss(earlier, manifest)
+    guards, loss = run.dataset.guards_of(table), loss or table_loss(earlier, manifest)
     found = loss.finding(guards, "since the last ingest")
     if old and not (listing.cache_keys or listing.waiting):
         found = loss.as_finding(

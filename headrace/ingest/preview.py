@@ -132,6 +132,8 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
     except HeadraceError as error:
         return SourcePreview(source.name, table, error=error)
     earlier = run.table_store.manifest(table)
+    if source.is_history:
+        return _preview_history(source, listing, earlier, started)
     reused, missing = split_unchanged(run, source, listing, earlier)
     amount = listing.amount_to_read(missing)
     manifest = Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(source, listing, missing)))
@@ -156,6 +158,34 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         columns=listing.columns,
         cost=_cost(listing, time.monotonic() - started),
         manifest=manifest,
+    )
+
+
+def _preview_history(source: Source, listing: SourceListing, earlier: Manifest, started: float) -> SourcePreview:
+    """A history is read whole if its statistics have changed; which changes they stand for, only the rows tell."""
+    from headrace.ingest.table_history import recorded_listing  # noqa: PLC0415  most sources have none
+    from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
+
+    if not isinstance(listing, TableSnapshot):
+        raise TypeError(listing)
+    is_changed = recorded_listing(earlier) != listing.digest
+    day = source.partitioning.name_at(listing.taken_at)
+    start, end = recorded_interval(source.partitioning, day)
+    key = listing.digest
+    changes = {day: PartitionEntry(key, f"to be read as {key}", 0, start=start, end=end)} if is_changed else {}
+    return SourcePreview(
+        source.name,
+        earlier.table,
+        listing.description,
+        listed=len(listing.cache_keys),
+        new=tuple(changes.keys() - earlier.md5s.keys()),
+        changed=tuple(changes.keys() & earlier.md5s.keys()),
+        always_read=() if is_changed else tuple(listing.always_read),
+        unreadable={name: str(error) for name, error in listing.errors.items()},
+        rows=listing.amount_to_read(listing.cache_keys) if is_changed or listing.always_read else 0,
+        columns=listing.columns,
+        cost=_cost(listing, time.monotonic() - started),
+        manifest=earlier.plus(changes),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 from msgspec.structs import replace
 
-from headrace.dataset import TableSource
+from headrace.dataset import UNPARTITIONED, TableSource
 from headrace.engine.compute import store_partition
 from headrace.engine.partition_errors import to_known_error
 from headrace.engine.result_versions import result_version
@@ -18,7 +19,8 @@ from headrace.errors import HeadraceError
 from headrace.ingest.database.backend import DatabaseError
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
 from headrace.ingest.listing import encode_json, hash_json
-from headrace.partitions import UTC_DAYS, Partitions, TimePartitions
+from headrace.ingest.table_history import SnapshotRows
+from headrace.partitions import ALL_TIME, UTC_DAYS, Partitions, TimePartitions
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import recorded_interval
@@ -26,16 +28,23 @@ from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
 DAY_US = 86_400_000_000
+EMPTY = "no rows"
+"""In place of the hash of the statistics of an empty table, which has none."""
 
 
 @dataclass(frozen=True)
 class TableSnapshot:
-    """A database table or query as one transaction sees it. Implements `SourceListing`."""
+    """A database table or query as one transaction sees it. Implements `SourceListing`.
+
+    Attributes:
+        taken_at: When the listing was made, by the clock of the database, of a table whose history is recorded.
+    """
 
     table_store: TableStore
     transaction: ReadTransaction
     source: TableSource
     listing: TableListing
+    taken_at: datetime = ALL_TIME.end
 
     @classmethod
     def from_transaction(
@@ -51,7 +60,10 @@ class TableSnapshot:
             DatabaseError: The table cannot be read, or does not have the declared columns.
         """
         grain = partitions if isinstance(partitions, TimePartitions) else UTC_DAYS
-        return cls(table_store, transaction, source, transaction.list_partitions(source, grain))
+        listing = transaction.list_partitions(source, grain)
+        # After the first statement, so that nothing that the transaction sees was committed later.
+        taken_at = transaction.current_time() if source.history else cls.taken_at
+        return cls(table_store, transaction, source, listing, taken_at)
 
     @property
     def description(self) -> str:
@@ -122,6 +134,25 @@ class TableSnapshot:
                 raise
             for partition in sorted(missing):
                 yield partition, self._read_alone(partition)
+
+    def read_snapshot(self) -> SnapshotRows:
+        """All rows of a table that is not cut, as a history compares them.
+
+        Raises:
+            DatabaseError: A row cannot be read.
+        """
+        for error in self.errors.values():
+            raise error
+        names = list(self.listing.partitions)  # one, or none of an empty table
+        tables = self.transaction.read_partitions(self.source, self.listing, names)
+        rows = next((_to_frame(rows) for _, rows in tables), pl.DataFrame())
+        query = self._provenance(names[0]) if names else {"table": self.source.table, "where": "", "rows": 0}
+        return SnapshotRows(rows, self.taken_at, self.digest, {"watermark": None, **query})
+
+    @property
+    def digest(self) -> str:
+        """Hash of the statistics of a table that is not cut; equal if nothing has changed that they show."""
+        return self.cache_keys.get(UNPARTITIONED, EMPTY)
 
     def _read_alone(self, partition: str) -> PartitionEntry | HeadraceError:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import COMPUTED_STATES, Dataset
+from headrace.dataset import COMPUTED_STATES, KNOWN_TIME, Dataset
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import TableStore
 
@@ -39,7 +39,7 @@ def declared_key(dataset: Dataset, table: str) -> tuple[str, ...]:
     """The columns that identify a row of `table` in today's declaration; empty if none are declared."""
     state, _, name = table.split("/")
     keys: dict[str, Mapping[str, tuple[str, ...]]] = {
-        "validated": {source.name: tuple(source.key) for source in dataset.sources},
+        "validated": {one.name: ((KNOWN_TIME,) if one.is_history else ()) + tuple(one.key) for one in dataset.sources},
         **{state: _row_keys(dataset, state) for state in COMPUTED_STATES},
         "labels": {task.name: (*task.keys, "sample_id") for task in dataset.labels},
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, OPERATION, UTC_MICROSECONDS
 from headrace.errors import HeadraceError
 from headrace.label import aggregation
 from headrace.storage.dvc.cache import Cache
@@ -69,7 +69,10 @@ class RowMatch:
     def _find_as_of(
         cls, cache: Cache, manifest: Manifest, partition: str | None, values: Mapping[str, str]
     ) -> "RowMatch":
-        """The feature row that a request with these keys received at its `event_timestamp`."""
+        """The feature row that a request with these keys received at its `event_timestamp`, or the change of a history.
+
+        Of a history it is the last one that was known then, which may be a deletion.
+        """
         request_time: datetime = _parse_value(manifest.table, REQUEST_TIME, values[REQUEST_TIME], UTC_MICROSECONDS)
         keys = {column: value for column, value in values.items() if column != REQUEST_TIME}
         if not keys:
@@ -80,14 +83,16 @@ class RowMatch:
         earlier = manifest.entries.overlapping(None, request_time)
         for name in sorted([partition] if partition else earlier, reverse=True):
             rows = _filter_rows(_scan(cache, manifest, name), manifest.table, keys)
-            if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
+            is_history = {KNOWN_TIME, OPERATION} <= set(rows.columns)
+            if not is_history and not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
                 raise UnknownRowError(
                     f"{manifest.table} has no {EVENT_TIME} and {KNOWN_TIME}, so {REQUEST_TIME} does not identify a row"
                     " of it. Give the values of its own columns."
                 )
-            known = rows.filter(pl.col(EVENT_TIME) <= request_time, pl.col(KNOWN_TIME) <= request_time)
+            times = [KNOWN_TIME] if is_history else [EVENT_TIME, KNOWN_TIME]
+            known = rows.filter(pl.col(time) <= request_time for time in times)
             if known.height:
-                return cls(name, known.sort(EVENT_TIME, KNOWN_TIME, maintain_order=True).tail(1).to_dicts())
+                return cls(name, known.sort(times, maintain_order=True).tail(1).to_dicts())
         raise UnknownRowError(
             f"{manifest.table}: no row with {_format_values(keys)} was known at {request_time.isoformat()}."
         )

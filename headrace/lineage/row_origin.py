@@ -12,6 +12,7 @@ from headrace.project import graph
 from headrace.project.loading import load_dataset
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import TableStore
+from headrace.validate.history_columns import with_history_columns
 from headrace.validate.validate_objects import validate_entries
 
 
@@ -47,7 +48,8 @@ def find_origins(
     fingerprint = stage_fingerprint(stage, table_store.root)
     if partition_cache_key(fingerprint.key, partition, validated.inputs) != validated.cache_key:
         return []
-    source = next(each for each in declared.sources if each.name == name).with_params(own_params(fingerprint.params))
+    declared_source = next(each for each in declared.sources if each.name == name)
+    source = with_history_columns(declared_source.with_params(own_params(fingerprint.params)))
     files = {entry: table_store.cache.fetch(each.md5, each.sha256) for entry, each in raw.items()}
     result = validate_entries(source, partition, files, {entry: found.key for entry, found in objects.items()})
     by_key = {found.key: found for found in objects.values()}

@@ -15,6 +15,7 @@ from headrace.dataset import (
     LabelingTask,
     ObjectSource,
     Source,
+    TableSource,
 )
 from headrace.partitions import UTC_DAYS, UTC_ZONE, Days, Partitions, Static, TimePartitions
 from headrace.project.faults import Fault, argument, function_name
@@ -204,6 +205,7 @@ class TableGraph:
             )
         for keyword, read in table.inputs.items():
             yield from self._zone_faults(table, keyword, read)
+            yield from self._history_faults(table, keyword, read, own)
 
     def _zone_faults(self, table: KernelTable, keyword: str, read: Input) -> Iterator[Fault]:
         """Whole days of elapsed time on a table that is cut by local days, which may have 23 or 25 hours."""
@@ -220,6 +222,36 @@ class TableGraph:
             f" may mean either: write `timedelta(hours={lookback.days * 24})` for elapsed time, or"
             f" `Days({lookback.days})` for calendar days",
         )
+
+    def _history_faults(self, table: KernelTable, keyword: str, read: Input, own: object) -> Iterator[Fault]:
+        """A database table that is updated in place, without a history, read into partitions of the past."""
+        path, cut = ("inputs", str(keyword)), self.dataset.partitions_of(read.table)
+        maker = self.makers.get(read.table)
+        is_current = isinstance(maker, Source) and not maker.is_history and not isinstance(cut, TimePartitions)
+        if read.as_of not in ("", "now"):
+            yield Fault(table, (*path, "as_of"), f"expected as_of 'now', or none, found {read.as_of!r}")
+        elif read.as_of and not is_current:
+            what = (
+                "records when each change was known"
+                if self.dataset.is_history(read.table)
+                else f"is cut by {cut.label}"
+            )
+            yield Fault(table, (*path, "as_of"), f"{read.table!r} {what}, so it is not read as of now: leave it out")
+        elif (
+            is_current
+            and not read.as_of
+            and isinstance(maker, Source)
+            and isinstance(maker.location, TableSource)
+            and isinstance(own, TimePartitions)
+        ):
+            yield Fault(
+                table,
+                path,
+                f"{read.table!r} is a database table that is updated in place, and each partition here is a"
+                f" {own.label}: a change of a row would rewrite the features of all times with what nobody knew then."
+                f" Declare `history=True` in its `TableSource` and join it with `join_as_known`,"
+                f' or accept that with `Input({read.table!r}, as_of="now")`',
+            )
 
     def _path(self, start: str, end: str) -> list[str]:
         """Tables from `start`, each reading the next one, to `end`; empty if there is no such path."""

@@ -15,6 +15,7 @@ from headrace.transform.kernel import time_arguments
 from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.errors import InvalidContractError
+from headrace.validate.history_columns import with_history_columns
 
 SOME_DAY = "2026-01-09"
 
@@ -32,8 +33,9 @@ def schema_faults(dataset: Dataset) -> Iterator[Fault]:
 
 
 def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
+    recorded = with_history_columns(source)
     try:
-        rows = apply_transform(source.name, source, source.schema.create_empty())
+        rows = apply_transform(source.name, recorded, recorded.schema.create_empty())
     except InvalidContractError as error:
         text = (
             str(error).removeprefix(f"{source.name}: ").removesuffix(" Correct it, then run `headrace validate` again.")

@@ -67,7 +67,11 @@ def _partition_faults(source: Source, location: ObjectSource | TableSource) -> I
         return
     is_object = isinstance(location, ObjectSource)
     is_cut = not isinstance(replace(source, partitions=None).partitioning, Unpartitioned)
-    if isinstance(declared, Unpartitioned) and is_cut:
+    if isinstance(declared, Unpartitioned) and source.is_history:
+        yield Fault(
+            source, at, "a history is cut by the time when changes became known: declare Daily(), or leave it out"
+        )
+    elif isinstance(declared, Unpartitioned) and is_cut:
         what = "its pattern has a group `partition`" if is_object else "it has a `partition_by`"
         yield Fault(source, at, f"it is declared as Unpartitioned(), but {what}: leave one of them out")
     elif isinstance(declared, Static) and not is_object:
@@ -227,10 +231,34 @@ def _table_faults(source: Source, location: TableSource) -> Iterator[Fault]:
             (*at, "partition_by"),
             f"expected a column of dates or times or None, found {location.partition_by!r}",
         )
+    yield from _history_faults(source, location)
     if not (isinstance(location.database, str) and VARIABLE_NAME.fullmatch(location.database)):
         yield Fault(
             source,
             (*at, "database"),
             "expected the name of an environment variable that holds the address, found something else, which is not"
             " shown because it may contain a password: move the address into the environment",
+        )
+
+
+def _history_faults(source: Source, location: TableSource) -> Iterator[Fault]:
+    """What does not fit a table whose changes are recorded."""
+    at = ("location",)
+    history: object = location.history
+    initial: object = location.initial_known_time
+    if not isinstance(history, bool):
+        yield Fault(source, (*at, "history"), f"expected True or False, found {location.history!r}")
+    elif history and location.partition_by is not None:
+        yield Fault(
+            source,
+            (*at, "partition_by"),
+            "a history is cut by the time when changes became known, not by a column of the table: leave it out",
+        )
+    if not isinstance(initial, str):
+        yield Fault(source, (*at, "initial_known_time"), f"expected the name of a column of times, found {initial!r}")
+    elif initial and not history:
+        yield Fault(
+            source,
+            (*at, "initial_known_time"),
+            "it says when the rows of the first snapshot of a history were known: declare history=True, too",
         )

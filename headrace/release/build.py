@@ -6,7 +6,7 @@ No working tree is touched. A push that loses the race is built again on the new
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,12 +95,14 @@ class StartingPoint:
     Attributes:
         head: What HEAD records: the base for what hand-written stages recorded.
         raw: Releases that the raw tables here are newer than.
-        histories: Releases whose annotations the histories here contain.
+        histories: Releases whose annotations and histories of database tables the tables here contain.
+        history_tables: Raw tables that are histories.
     """
 
     head: Records
     raw: Sequence[Records]
     histories: Sequence[Records]
+    history_tables: Collection[str] = ()
 
 
 def build_release(root: Path, tips: BranchTips, own: DatasetRecords, start: StartingPoint, message: str) -> str:
@@ -148,13 +150,13 @@ def check_input_tables(own: DatasetRecords, last: Records, start: StartingPoint,
 
     Raises:
         ReleasedMeanwhileError: Raw tables differ: those of the branch may come from a later look at the source.
-        HistoryGrewError: Only annotations differ. They can be merged.
+        HistoryGrewError: Only annotations and histories of database tables differ. They can be merged.
     """
     ours = own.input_tables
     raw: list[str] = []
     histories: list[str] = []
     for table, md5 in last.input_tables(own.dataset).items():
-        is_history = table.startswith("annotations/")
+        is_history = table.startswith("annotations/") or table in start.history_tables
         known = start.histories if is_history else start.raw
         if md5 not in (ours.get(table), *(records.input_tables(own.dataset).get(table) for records in known)):
             (histories if is_history else raw).append(table)
@@ -166,8 +168,7 @@ def check_input_tables(own: DatasetRecords, last: Records, start: StartingPoint,
         )
     if histories:
         raise HistoryGrewError(
-            f"{own.dataset}: {', '.join(histories)} on the release branch had other annotations each time they were"
-            " merged.",
+            f"{own.dataset}: {', '.join(histories)} on the release branch had other rows each time they were merged.",
             f"Nothing was released. Run `headrace release {own.dataset}` again.",
             commit,
         )

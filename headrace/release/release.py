@@ -24,7 +24,7 @@ from headrace.release.build import BranchTips, HistoryGrewError, StartingPoint, 
 from headrace.release.changes import PartitionDiff, summarize, table_changes
 from headrace.release.guards import check_guards, forget_released, note_lines
 from headrace.release.held_labels import hold_unfinished_labels
-from headrace.release.histories import merge_histories
+from headrace.release.histories import history_tables, merge_histories
 from headrace.release.records import DatasetRecords, Records
 from headrace.release.retired_tables import RetiredTable, read_retired_tables
 from headrace.release.workspace import follow_release, starting_point
@@ -173,7 +173,7 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
         )
         earlier = state.locked(table_store.root) if held.tables else {}
         own = DatasetRecords.of_workspace(dataset, table_store, outs, held.heads, earlier)
-        start = starting_point(table_store.root, dataset.name, merged)
+        start = starting_point(table_store.root, dataset.name, merged, history_tables(dataset))
         push = partial(_build_and_push, target, state, own, start)
         # Releases of one workspace would only make each other build again: they come one after the other.
         with wait_for_lock(table_store, "release"):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from headrace.release import worktree_refs
@@ -17,13 +17,16 @@ TRIES = 5
 """Releases of several datasets in one workspace move its branch at the same time."""
 
 
-def starting_point(root: Path, dataset: str, merged: Sequence[str]) -> StartingPoint:
+def starting_point(
+    root: Path, dataset: str, merged: Sequence[str], history_tables: Collection[str] = ()
+) -> StartingPoint:
     """What the tables of `dataset` in this workspace started from.
 
     Args:
         root: The workspace.
         dataset: Name of the dataset.
-        merged: Commits whose annotations were merged into the workspace.
+        merged: Commits whose annotations and histories were merged into the workspace.
+        history_tables: Raw tables that are histories.
     """
     head = Records.at_commit(root, git.head(root))
     listed_after, made_here = worktree_refs.listed_after(root, dataset), worktree_refs.last_release(root, dataset)
@@ -32,6 +35,7 @@ def starting_point(root: Path, dataset: str, merged: Sequence[str]) -> StartingP
         head,
         raw=[Records.at_commit(root, listed_after) if listed_after else head, *last],
         histories=[*last, *(Records.at_commit(root, commit) for commit in merged)],
+        history_tables=history_tables,
     )
 
 

@@ -24,6 +24,7 @@ from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.transform.kernel import time_arguments
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
+from headrace.validate.history_columns import with_history_columns
 from headrace.workspace import DATASET_NAME, PACKAGE, find_workspace, use_project
 
 MAX_REJECTED_SHARE = 0.5
@@ -92,7 +93,8 @@ class ProjectTests:
     def test_the_contract_and_the_transform_of_a_source_fit_together(self, dataset: Dataset) -> None:
         """The transform takes the contract's columns, and gives those that the key and `pii_columns` name."""
         for source in dataset.sources:
-            rows = apply_transform(source.name, source, source.schema.create_empty())
+            recorded = with_history_columns(source)
+            rows = apply_transform(source.name, recorded, recorded.schema.create_empty())
             assert {*source.key, *source.pii_columns} <= set(rows.columns), source.name
 
     def test_a_feature_table_computed_from_no_rows_has_its_declared_columns(
@@ -102,7 +104,7 @@ class ProjectTests:
         dataset = with_param_values(dataset, project)
         tables = {
             f"validated/{source.name}": apply_transform(source.name, source, source.schema.create_empty())
-            for source in dataset.sources
+            for source in map(with_history_columns, dataset.sources)
         }
         for table in dataset.features:
             if not all(one.table in tables for one in table.inputs.values()):

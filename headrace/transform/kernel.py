@@ -1,7 +1,7 @@
 """Call the kernel of a feature table or a derived table and check its rows against the declaration. Pure functions."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,14 @@ def _interval(partitions: Partitions, first: str, last: str | None) -> Interval:
     return Interval(interval_of(partitions, first).start, interval_of(partitions, last or first).end)
 
 
-def compute_rows(
+def compute_rows(  # noqa: PLR0913  the last three have defaults
     table: KernelTable,
     day: str,
     files: Mapping[str, Mapping[str, Path]],
     end_day: str | None = None,
+    *,
     partitions: Partitions = UTC_DAYS,
+    histories: Collection[str] = (),
 ) -> pl.LazyFrame:
     """The rows of one partition of `table`: the declared columns, in that order.
 
@@ -77,6 +79,7 @@ def compute_rows(
             whose columns the input has, without rows.
         end_day: The last of several partitions, for a kernel with `batch_size` above 1.
         partitions: How the table is cut.
+        histories: Keywords of the kernel that are histories: it gets what was known by the end of the partition.
 
     Raises:
         InputMissingError: An input has no partition at all, so its columns are not known.
@@ -84,6 +87,9 @@ def compute_rows(
             type that Parquet does not keep.
     """
     frames = {name: scan_input(table, day, name, paths) for name, paths in files.items()}
+    end = _interval(partitions, day, end_day).end if histories else None
+    is_known = pl.col(KNOWN_TIME) < pl.lit(end, UTC_MICROSECONDS)
+    frames |= {name: frames[name].filter(is_known) for name in histories}
     return call_kernel(table, day, frames, end_day, partitions)
 
 

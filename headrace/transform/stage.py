@@ -1,7 +1,7 @@
 """Tables → features and derived tables: the kernel of each, run only for partitions whose inputs or code changed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+AS_OF = "as_of"
+"""Metadata of a partition: tables that were read as they were when it was computed, whatever its time."""
+
+
 @dataclass(frozen=True)
 class ReadTable:
     """A table that a kernel reads.
@@ -35,10 +39,12 @@ class ReadTable:
     Attributes:
         partitions: How it is cut.
         lookback: How far before a partition it is read, too.
+        is_history: Whether it is a history, of which all is read that was known by the end of a partition.
     """
 
     partitions: Partitions
     lookback: Lookback = 0
+    is_history: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,33 @@ class ComputedTable:
         declared: The declaration.
         partitions: How it is cut.
         keywords: Keyword of the kernel → table that it reads.
+        histories: Keywords of the kernel that are histories.
+        as_of: Table that is read as it is now, whatever the time of the partition → `now`.
     """
 
     declared: KernelTable
     partitions: Partitions
     keywords: Mapping[str, str]
+    histories: Collection[str] = ()
+    as_of: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the manifest says of every partition."""
+        return {AS_OF: dict(self.as_of)} if self.as_of else {}
 
 
 def kernel_stage(dataset: Dataset, table: KernelTable) -> Stage:
     """The stage that computes a feature table or a derived table."""
     reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
     own = dataset.partitions_of(f"{table.state}/{table.name}")
-    computed = ComputedTable(table, own, dict(zip(table.inputs, reads, strict=True)))
+    computed = ComputedTable(
+        table,
+        own,
+        dict(zip(table.inputs, reads, strict=True)),
+        [keyword for keyword, read in table.inputs.items() if dataset.is_history(read.table)],
+        {name: read.as_of for name, read in reads.items() if read.as_of},
+    )
     return Stage(
         verb="transform",
         dataset=dataset.name,
@@ -77,7 +98,7 @@ def kernel_stage(dataset: Dataset, table: KernelTable) -> Stage:
 
 
 def _read_table(dataset: Dataset, read: Input) -> ReadTable:
-    return ReadTable(dataset.partitions_of(read.table), read.lookback)
+    return ReadTable(dataset.partitions_of(read.table), read.lookback, dataset.is_history(read.table))
 
 
 def partitions(
@@ -107,8 +128,9 @@ def compute(computed: ComputedTable, partition: str, files: InputPaths, params: 
     table, own = computed.declared.with_params(own_params(params)), computed.partitions
     read = {keyword: files[source] for keyword, source in computed.keywords.items()}
     return PartitionOutput(
-        kernel.compute_rows(table, partition, read, partitions=own),
+        kernel.compute_rows(table, partition, read, partitions=own, histories=computed.histories),
         table.sort_key,
+        computed.metadata,
         check=partial(_check_rows, computed, table, partition, read, None),
         computed_metadata=time_span_metadata,
         is_unique=True,
@@ -131,12 +153,14 @@ def compute_batch(
             keyword: join_inputs(files[partition][source] for partition in run)
             for keyword, source in computed.keywords.items()
         }
-        rows = kernel.compute_rows(table, run[0], read, run[-1], partitions=own).collect()
+        frame = kernel.compute_rows(table, run[0], read, run[-1], partitions=own, histories=computed.histories)
+        rows = frame.collect()
         _check_rows(computed, table, run[0], read, run[-1], rows)
         outcomes |= {
             name: PartitionOutput(
                 cut,
                 table.sort_key,
+                computed.metadata,
                 computed_metadata=time_span_metadata,
                 is_unique=True,
                 interval=recorded_interval(own, name),
@@ -226,7 +250,7 @@ def _windows(
     lookback, timezone = read.lookback, read.partitions.timezone
     first = last = 0
     for start, end in spans.values():  # in order, so that both ends of the window only go forward
-        since = look_back(start, lookback, timezone)
+        since = ALL_TIME.start if read.is_history else look_back(start, lookback, timezone)
         while ends[first] <= since:
             first += 1
         while starts[last] < end:

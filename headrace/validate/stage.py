@@ -19,6 +19,7 @@ from headrace.storage.partition_names import entries_by_partition, recorded_inte
 from headrace.text import pluralize
 from headrace.validate.column_history import first_names, table_columns
 from headrace.validate.compile_contract import contract_of
+from headrace.validate.history_columns import with_history_columns
 from headrace.validate.partition_check import CHECK, describe_partition
 from headrace.validate.result import ValidationResult
 from headrace.validate.uniqueness import Span, partitions_with_shared_keys
@@ -75,7 +76,7 @@ def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Itera
 
 def compute(source: Source, dataset: str, name: str, files: InputPaths, params: Mapping[str, Any]) -> PartitionOutput:
     """Validate one partition, given the raw files of it and of the earlier ones that may hold its keys."""
-    source = source.with_params(own_params(params))
+    source = with_history_columns(source.with_params(own_params(params)))
     (paths,) = files.values()
     keys = paths.object_keys if isinstance(paths, ObjectPaths) else {}
     result = validate_entries(source, name, paths, keys)
@@ -90,7 +91,7 @@ def compute_batch(
     Those that are refused are left out, those of several objects, and those that would take more memory together than
     `GROUP_BYTES`.
     """
-    source = source.with_params(own_params(params))
+    source = with_history_columns(source.with_params(own_params(params)))
     own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if [*paths] == [name]}
     frames: dict[str, pl.DataFrame] = {}
     size: float = 0

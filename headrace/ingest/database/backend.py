@@ -1,6 +1,7 @@
 """The interface of a database backend, and the errors that backends raise."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -94,6 +95,9 @@ class DatabaseBackend(Protocol):
 
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         """All rows of a small result. `name` is the table that errors name."""
+
+    def current_time(self) -> datetime:
+        """The time now (UTC), by the clock of the server, or of this machine for a database that is a file."""
 
     @property
     def survives_errors(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -194,6 +195,10 @@ class PostgreSQLBackend:
         with self._execute(statement, name) as reader:
             columns = [column.to_pylist() for column in reader.read_all().columns]
             return list(zip(*columns, strict=True))
+
+    def current_time(self) -> datetime:
+        ((time,),) = self.fetch_all("SELECT clock_timestamp()", self.address)
+        return datetime.fromisoformat(time.isoformat()).astimezone(UTC)
 
     @property
     def survives_errors(self) -> bool:

@@ -182,6 +182,10 @@ class ReadTransaction:
         ((_, rows),) = self.read_partitions(source, listing, [name])
         return rows
 
+    def current_time(self) -> datetime:
+        """The time now (UTC), by the clock of the database: not before what the transaction sees was committed."""
+        return self.backend.current_time()
+
     def read_sample(self, table: str, limit: int) -> SampledTable:
         """The first `limit` rows that the database returns, with the types in which ingest reads them.
 
@@ -199,12 +203,12 @@ class ReadTransaction:
 
     def _read_schema(self, source: TableSource) -> pa.Schema:
         schema = self._read_typed_schema(source)
-        declared = [*source.key, *filter(None, (source.watermark, source.partition_by))]
-        missing = [name for name in declared if name not in schema.names]
+        times = (source.watermark, source.partition_by, source.initial_known_time)
+        missing = [name for name in (*source.key, *filter(None, times)) if name not in schema.names]
         if missing:
             raise DatabaseError(
                 f"{source.label}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
-                f" Correct the source's declaration (key, watermark, partition_by), or the"
+                " Correct the source's declaration (key, watermark, partition_by, initial_known_time), or the"
                 f" {'query' if source.query else 'table'}."
             )
         return schema

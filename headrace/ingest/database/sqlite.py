@@ -169,6 +169,9 @@ class SQLiteBackend:
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         return self._fetch(self._execute(statement, name), name, -1)
 
+    def current_time(self) -> datetime:
+        return datetime.now(UTC)
+
     @property
     def survives_errors(self) -> bool:
         """Yes: only that statement is undone."""

@@ -98,7 +98,8 @@ TABLE = FeatureTable(
     keys=("tailnum",),
     inputs={
         "flights": Input("validated/flights", lookback=LOOKBACK),
-        "planes": Input("validated/planes"),
+        # The kernel keeps to the entries of the register that are no later than the row (`updated_at`).
+        "planes": Input("validated/planes", as_of="now"),
         "airports": Input("validated/airports"),
     },
     transform=kernel,
