@@ -410,7 +410,7 @@ def test_a_table_that_is_updated_in_place_is_refused() -> None:
     (fault,) = faults(with_input(Input("validated/prices"), CURRENT))
 
     assert "'validated/prices' is a database table that is updated in place" in fault
-    assert "`TableSource('prices', …, history=True)`" in fault
+    assert "Declare `history=True` in its `TableSource`" in fault
     assert "`Input('validated/prices', as_of=\"now\")`" in fault
 
 
