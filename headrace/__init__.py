@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from headrace.storage.pruned_releases import PrunedReleaseError
     from headrace.validate.columns import TimeBounds, one_of, utc_time
     from headrace.validate.json_reader import JsonDialect, read_json
-    from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+    from headrace.validate.parquet_reader import read_parquet
+    from headrace.validate.read_request import ReadRequest
+    from headrace.validate.readers import CsvDialect, read_csv
+    from headrace.validate.unreadable import UnreadableError
 
 __all__ = [
     "EVENT_TIME",
@@ -88,6 +91,7 @@ __all__ = [
     "ObjectSource",
     "ParquetBatches",
     "PrunedReleaseError",
+    "ReadRequest",
     "Retention",
     "RetrievalResult",
     "Source",
@@ -171,7 +175,10 @@ _MODULES = {
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
-    "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),
+    "headrace.validate.parquet_reader": ("read_parquet",),
+    "headrace.validate.read_request": ("ReadRequest",),
+    "headrace.validate.readers": ("CsvDialect", "read_csv"),
+    "headrace.validate.unreadable": ("UnreadableError",),
 }
 """Module → the public names that it defines."""
 

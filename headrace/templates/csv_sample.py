@@ -17,7 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace.errors import HeadraceError
-from headrace.validate.readers import GZIP, GZIP_FORMAT, CsvDialect, UnreadableError, read_csv
+from headrace.validate.compression import GZIP, GZIP_FORMAT
+from headrace.validate.readers import CsvDialect, UnreadableError, read_csv
 
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 200

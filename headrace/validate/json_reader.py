@@ -12,18 +12,18 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
+from headrace.validate.compression import read_unpacked
 from headrace.validate.json_values import IS_STRING, TEXT, InvalidJsonError, cell_text, decode_json
-from headrace.validate.readers import (
+from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
+from headrace.validate.unreadable import (
     LONGEST_NAME,
     MAX_BYTES,
     MAX_COLUMNS,
     MAX_FIELDS,
     UnreadableError,
     check_limit,
-    read_unpacked,
     refused,
 )
-from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
 
 MAX_RECORD_BYTES = 16 << 20
 """Most bytes of a record: its values as Python objects take many times their text."""

@@ -98,7 +98,7 @@ def _from_text(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
     if wanted == pl.Boolean:
         spellings = {"true": True, "false": False}
         return text.str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.Boolean)
-    return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical) else None
+    return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical | pl.String) else None
 
 
 def _number(text: pl.Expr, wanted: pl.DataType) -> pl.Expr:
@@ -191,19 +191,61 @@ def _parsed(cells: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.Series
 
 def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
     """The value as the other type, where the way back gives the same one."""
-    if raw.is_float() and isinstance(wanted, pl.Decimal):
-        return _decimal_of_float(column, raw, wanted)
     if raw.is_numeric() and wanted.is_numeric():
+        if raw.is_float() and isinstance(wanted, pl.Decimal):
+            return _decimal_of_float(column, raw, wanted)
         return _if_same_number(column.cast(wanted, strict=False), column, raw)
     if isinstance(raw, pl.Datetime) and raw.time_zone and wanted == UTC_MICROSECONDS:
         time = in_range(column, raw)
         return _if_same(time.dt.cast_time_unit("us").dt.convert_time_zone("UTC"), time, raw.time_unit)
     if isinstance(raw, pl.Duration) and isinstance(wanted, pl.Duration):
         return _if_same(column.dt.cast_time_unit(wanted.time_unit), column, raw.time_unit)
-    texts = (pl.String, pl.Enum, pl.Categorical)
-    if isinstance(raw, texts) and isinstance(wanted, texts):
-        return column.cast(pl.String).cast(wanted, strict=False)
+    if isinstance(raw, pl.Enum | pl.Categorical):
+        return parse(column.cast(pl.String), pl.String(), wanted)
+    return _from_nested(column, raw, wanted)
+
+
+def _from_nested(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+    if isinstance(raw, pl.List | pl.Array) and isinstance(wanted, pl.List):
+        return _list_of_other_items(column, raw, wanted)
+    if isinstance(raw, pl.Struct) and isinstance(wanted, pl.Struct):
+        return _struct_of_other_fields(column, raw, wanted)
     return None
+
+
+def _list_of_other_items(column: pl.Expr, raw: pl.List | pl.Array, wanted: pl.List) -> pl.Expr | None:
+    """Lists of which every item is exactly a value of its type."""
+    item = parse(pl.element(), item_type(raw), item_type(wanted))
+    if item is None or _decodes_text(item_type(raw), item_type(wanted)):
+        return None
+    lists = items(column, raw)
+    is_lost = lists.list.eval(pl.element().is_not_null() & item.is_null()).list.any()
+    return pl.when(~is_lost).then(lists.list.eval(item))
+
+
+def _struct_of_other_fields(column: pl.Expr, raw: pl.Struct, wanted: pl.Struct) -> pl.Expr | None:
+    """Structs of the same fields, in any order, of which every one is exactly a value of its type."""
+    found, declared = field_types(raw), field_types(wanted)
+    if found.keys() != declared.keys():
+        return None
+    fields = {name: (column.struct.field(name), found[name], dtype) for name, dtype in declared.items()}
+    parsed = {name: (field, parse(field, *types)) for name, (field, *types) in fields.items()}
+    if any(value is None for _, value in parsed.values()):
+        return None
+    kept = [(name, field, value) for name, (field, value) in parsed.items() if value is not None]
+    is_lost = pl.any_horizontal(field.is_not_null() & value.is_null() for _, field, value in kept)
+    whole = pl.struct(value.alias(name) for name, _, value in kept)
+    return pl.when(column.is_not_null() & ~is_lost).then(whole)
+
+
+def _decodes_text(raw: pl.DataType, wanted: pl.DataType) -> bool:
+    """Whether JSON in a text is decoded, however deep: Polars panics at functions of Python within `list.eval`."""
+    if isinstance(raw, pl.List | pl.Array) and isinstance(wanted, pl.List):
+        return _decodes_text(item_type(raw), item_type(wanted))
+    if isinstance(raw, pl.Struct) and isinstance(wanted, pl.Struct):
+        declared = field_types(wanted)
+        return any(_decodes_text(inner, declared[name]) for name, inner in field_types(raw).items())
+    return not raw.is_nested() and wanted.is_nested()
 
 
 def _decimal_of_float(column: pl.Expr, raw: pl.DataType, wanted: pl.Decimal) -> pl.Expr:

@@ -1,6 +1,6 @@
 """Partitions that are refused whole: columns missing, added, of another type, or times without a zone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -10,7 +10,7 @@ from headrace.validate.as_text import as_text
 from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, SchemaChangedError
 from headrace.validate.json_values import JSON_VALUE
-from headrace.validate.query import CheckedRows, RowQuery
+from headrace.validate.query import CheckedRows, RowQuery, row_query
 
 EXAMPLES = 3
 
@@ -32,6 +32,21 @@ def check_columns(where: str, found: Sequence[str], contract: CompiledContract, 
         " Nothing of this partition was accepted. Fix the source, or name the column in its contract, then run"
         " `headrace validate` again."
     )
+
+
+def check_schema(where: str, contract: CompiledContract, source: Source, schema: Mapping[str, pl.DataType]) -> None:
+    """Hold the columns of a file to the contract's, by name and type, before any value is read.
+
+    Raises:
+        SchemaChangedError: A column is missing, or added where the source refuses that.
+        ColumnTypeChangedError: No value of a column's type can be one of its declared type.
+        NaiveTimeError: A column of times has no zone.
+    """
+    check_columns(where, [*schema], contract, source)
+    query = row_query(contract, tuple(schema[name] for name in contract.columns))
+    empty = pl.DataFrame(schema={name: schema[name] for name in contract.columns})
+    if error := column_refusal(where, empty, query):
+        raise error
 
 
 def column_refusal(where: str, raw: pl.DataFrame, query: RowQuery) -> HeadraceError | None:
@@ -73,16 +88,17 @@ def _count(failed: pl.DataFrame, check: str) -> int:
 def _retyped(where: str, column: pl.Series, wanted: pl.DataType) -> ColumnTypeChangedError:
     is_text = column.dtype in (pl.String, JSON_VALUE)
     advice = "declare it as dy.String and parse it in `transform`" if is_text else "correct its contract"
+    seen = f" but none of its {column.count():,} values is;" if column.count() else ""
     return ColumnTypeChangedError(
-        f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)}, but none of its"
-        f" {column.count():,} values is; found {_type_name(column.dtype)}: {_examples(column)}. Nothing of this"
+        f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)},{seen}"
+        f" found {_type_name(column.dtype)}{_examples(column)}. Nothing of this"
         f" partition was accepted. Fix the source, or {advice}, then run `headrace validate` again."
     )
 
 
 def _naive(where: str, column: pl.Series, _wanted: pl.DataType) -> NaiveTimeError:
     return NaiveTimeError(
-        f"{where}: the times of the column {column.name} name no zone: {_examples(column)}. Expected times with"
+        f"{where}: the times of the column {column.name} name no zone{_examples(column)}. Expected times with"
         " their zone, as in 2013-01-01T10:00:00Z; none is guessed. Fix the source (for PostgreSQL: `timestamptz`"
         " columns), then run `headrace ingest` and `headrace validate` again."
     )
@@ -95,4 +111,5 @@ def _type_name(wanted: pl.DataType) -> str:
 def _examples(column: pl.Series) -> str:
     values = column.drop_nulls().head(1000).to_frame()
     text = values.select(as_text(pl.col(column.name), column.dtype)).to_series()
-    return ", ".join(map(repr, text.unique(maintain_order=True).head(EXAMPLES)))
+    examples = ", ".join(map(repr, text.unique(maintain_order=True).head(EXAMPLES)))
+    return f": {examples}" if examples else ""

@@ -7,6 +7,7 @@ validated together get the results that each gets alone; only the cost differs.
 import itertools
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -17,15 +18,17 @@ from headrace.validate.apply_transform import apply_transform
 from headrace.validate.columns import partition_start
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
+from headrace.validate.compression import check_suffix
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
-from headrace.validate.readers import UnreadableError, check_suffix
+from headrace.validate.read_request import ReadRequest, takes_request
 from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, START
 from headrace.validate.result import ValidationResult, readable_rows
-from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
+from headrace.validate.schema_check import check_columns, check_schema, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
+from headrace.validate.unreadable import UnreadableError
 
 ResultOrRefusal = ValidationResult | HeadraceError
 """What became of the rows of a partition, or why it is refused whole."""
@@ -52,18 +55,18 @@ def validate_partition(source: Source, partition: str, files: Mapping[str, Path]
     return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
 
 
-def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
-    """The rows of one raw partition, as the source's `read` gives them.
+def read_raw(source: Source, partition: str, path: Path, key: str = "") -> pl.DataFrame:
+    """The rows of one raw partition, or of one of its objects, as the source's `read` gives them.
 
     Raises:
         UnreadableError: The bytes are not what they are declared to be.
         InvalidContractError: `read` gives no frame.
     """
-    where = _where(source, partition)
+    where = _where(source, f"{partition} ({key})" if key else partition)
     try:
         if isinstance(source.location, ObjectSource):
             check_suffix(path, source.location.suffix)
-        frame = source.read(path)
+        frame = source.read(path, **_request(source, where, key))
     except UnreadableError as error:
         raise UnreadableError(
             f"{where}: {error.reason}. The bytes are kept as they came in {path}; have the producer send them again,"
@@ -76,6 +79,15 @@ def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
             f" {type(frame).__name__}. Correct it, then run `headrace validate` again."
         )
     return frame
+
+
+def _request(source: Source, where: str, key: str) -> dict[str, ReadRequest]:
+    """What `read` receives beside the file, if it asks for it."""
+    if not takes_request(source.read):
+        return {}
+    contract = contract_of(source)
+    check = partial(check_schema, where, contract, source)
+    return {"request": ReadRequest(contract.columns, source.extra_columns, key, check)}
 
 
 def validate_frame(frame: pl.DataFrame, source: Source, partition: str) -> ValidationResult:

@@ -354,7 +354,9 @@ PARQUET = (
     _parquet(pa.dictionary(pa.int32(), pa.string()), "Enum([a, b])", {"a": "a", "c": REJECTED}),
     _parquet(pa.null(), "utc_time", {None: None}),
     _parquet(pa.list_(pa.int64()), "List(Int64)", {(1, None): [1, None], (): []}),
-    _parquet(pa.list_(pa.int32()), "List(Int64)", refused="correct its contract"),
+    _parquet(pa.list_(pa.int32()), "List(Int64)", {(1, None): [1, None], (): []}),
+    _parquet(pa.list_(pa.int64()), "List(Int32)", {(1, None): [1, None], (2**31,): REJECTED}),
+    _parquet(pa.list_(pa.int64()), "List(utc_time)", refused="correct its contract"),
     _parquet(
         pa.list_(pa.timestamp("us", "UTC")), "List(utc_time)", {0: [datetime(1970, 1, 1, tzinfo=UTC)], FAR_US: REJECTED}
     ),

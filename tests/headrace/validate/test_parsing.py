@@ -251,7 +251,10 @@ def test_times_that_nothing_can_hold_are_found_in_dates_and_inside_lists_and_str
         (pl.Boolean(), pl.Int64()),
         (pl.Int64(), pl.Duration("us")),
         (pl.Binary(), TEXT),
-        (pl.List(pl.Int32()), pl.List(pl.Int64())),
+        (pl.List(pl.Int32()), pl.List(pl.Boolean())),
+        (pl.Struct({"a": pl.Int32()}), pl.Struct({"a": pl.Boolean()})),
+        (pl.Struct({"a": pl.Int32()}), pl.Struct({"b": pl.Int32()})),
+        (pl.List(TEXT), pl.List(pl.List(pl.Int64()))),
     ],
     ids=str,
 )
