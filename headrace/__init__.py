@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
-    from headrace.validate.columns import TimeBounds, one_of, utc_time
+    from headrace.validate.columns import TimeBounds, boolean, one_of, utc_time
+    from headrace.validate.excel_reader import ExcelDialect, read_excel
     from headrace.validate.json_reader import JsonDialect, read_json
     from headrace.validate.parquet_reader import read_parquet
     from headrace.validate.read_request import ReadRequest
@@ -68,6 +69,7 @@ __all__ = [
     "Days",
     "DriftSampling",
     "EmptyTableError",
+    "ExcelDialect",
     "FeatureStoreError",
     "FeatureTable",
     "GoldSampling",
@@ -111,12 +113,14 @@ __all__ = [
     "UnreadableError",
     "Yearly",
     "__version__",
+    "boolean",
     "load_dataset",
     "measure_leakage",
     "one_of",
     "open",
     "open_feature_store",
     "read_csv",
+    "read_excel",
     "read_json",
     "read_parquet",
     "sample_rows",
@@ -173,7 +177,8 @@ _MODULES = {
     "headrace.retrieve.result": ("RetrievalResult",),
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
-    "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
+    "headrace.validate.columns": ("TimeBounds", "boolean", "one_of", "utc_time"),
+    "headrace.validate.excel_reader": ("ExcelDialect", "read_excel"),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
     "headrace.validate.parquet_reader": ("read_parquet",),
     "headrace.validate.read_request": ("ReadRequest",),

@@ -8,7 +8,7 @@ import dataframely as dy
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, Source
-from headrace.validate.columns import bounds_of
+from headrace.validate.columns import bounds_of, words_of
 from headrace.validate.compiled_contract import CompiledContract, RowCheck
 from headrace.validate.contract_faults import check_faults, column_faults, name_faults
 from headrace.validate.dataframely_rules import rule_expression, schema_rules
@@ -61,7 +61,8 @@ def compile_contract(
     _refuse(schema, check_faults(types, checks, is_batched=is_batched))
     required = frozenset(name for name, column in columns.items() if not column.nullable)
     needs_start = any(START in check.passes.meta.root_names() for check in checks)
-    return CompiledContract(types, required, checks, needs_start)
+    words = {name: found for name, column in columns.items() if (found := words_of(column))}
+    return CompiledContract(types, required, checks, needs_start, words)
 
 
 def _refuse(schema: type[dy.Schema], faults: Iterable[str]) -> None:

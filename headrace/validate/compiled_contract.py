@@ -1,7 +1,7 @@
 """A contract as one Polars query evaluates it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -42,12 +42,14 @@ class CompiledContract:
         required: The columns in which null is a failure.
         checks: All checks but those of types and nulls.
         needs_start: Whether a check counts from the start of the row's partition, which is then in the column `START`.
+        words: Column of Booleans → text in lower case → what it stands for, where `boolean` declares it.
     """
 
     columns: Mapping[str, pl.DataType]
     required: frozenset[str]
     checks: tuple[RowCheck, ...]
     needs_start: bool
+    words: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
 
     def describe(self, check: str) -> str:
         """The name of a check, with its limit: `wind_speed|max (at most 200)`."""

@@ -12,6 +12,7 @@ import polars as pl
 
 from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
+from headrace.validate.duration_text import parse_duration
 from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
 
 TimeUnit = Literal["ns", "us", "ms"]
@@ -20,6 +21,9 @@ IS_LOST = "is_lost"
 
 FIRST_DAY, END_DAY = -719_162, 2_932_897
 """`FIRST_US` and `END_US` in days since 1970."""
+
+BOOLEAN_WORDS = {"true": True, "false": False}
+"""Text in lower case → Boolean, where a column does not declare other words."""
 
 FIFTEEN_DIGITS = 1e15
 """Floats of 64 bits distinguish all decimals of up to so many digits."""
@@ -36,8 +40,16 @@ UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?([Zz]|[+-]\d\d(:?\d\d)?)$"
 NAIVE_TIME = rf"{DATE}[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
 
 
-def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+def parse(
+    column: pl.Expr, raw: pl.DataType, wanted: pl.DataType, words: Mapping[str, bool] | None = None
+) -> pl.Expr | None:
     """Values of the type `raw` as `wanted`, null where one is not exactly a value of it.
+
+    Args:
+        column: The values.
+        raw: Their type.
+        wanted: The declared type.
+        words: Text in lower case → Boolean, for a column of Booleans; by default `BOOLEAN_WORDS`.
 
     Returns:
         None if no value of `raw` can be one: the column was retyped, or the declaration is wrong.
@@ -47,9 +59,11 @@ def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | N
     parsed: pl.Expr | None = column
     if raw != wanted:
         if raw == JSON_VALUE:
-            parsed = _from_json(column, wanted)
+            parsed = _from_json(column, wanted, words)
+        elif raw == pl.String or (words and raw.is_integer()):
+            parsed = _from_text(column.cast(pl.String), wanted, words)
         else:
-            parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
+            parsed = _from_typed(column, raw, wanted)
     return None if parsed is None else in_range(parsed, wanted)
 
 
@@ -90,14 +104,15 @@ def _is_inside(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     return None
 
 
-def _from_text(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+def _from_text(text: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None = None) -> pl.Expr | None:
     if wanted.is_numeric():
         return _number(text, wanted)
     if wanted.is_temporal():
         return _time(text, wanted)
     if wanted == pl.Boolean:
-        spellings = {"true": True, "false": False}
-        return text.str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.Boolean)
+        return text.str.to_lowercase().replace_strict(words or BOOLEAN_WORDS, default=None, return_dtype=pl.Boolean)
+    if isinstance(wanted, pl.List | pl.Array | pl.Struct):
+        return _nested_from_json(text, wanted)
     return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical | pl.String) else None
 
 
@@ -120,7 +135,7 @@ def _time(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
         with_t = _utc_time(text, "T")
         with_blank = _utc_time(pl.when(with_t.is_null()).then(text), " ")
         return _if_shaped(text, UTC_TIME, pl.coalesce(with_t, with_blank))
-    return None
+    return parse_duration(text, wanted) if isinstance(wanted, pl.Duration) else None
 
 
 def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
@@ -132,7 +147,7 @@ def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(pattern)).then(parsed)
 
 
-def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+def _from_json(column: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None) -> pl.Expr | None:
     text, is_string = column.struct.field(TEXT), column.struct.field(IS_STRING)
     if isinstance(wanted, pl.List | pl.Array | pl.Struct):
         return _nested_from_json(pl.when(~is_string).then(text), wanted)
@@ -140,7 +155,10 @@ def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
         return text
     if wanted.is_integer() or wanted.is_decimal():
         text = pl.when(is_string).then(text).otherwise(plain_number(text))
-    return _from_text(text, wanted)
+    of_string = _from_text(text, wanted, words)
+    if not words or of_string is None:
+        return of_string
+    return pl.when(is_string).then(of_string).otherwise(_from_text(text, wanted, {**words, **BOOLEAN_WORDS}))
 
 
 def _nested_from_json(text: pl.Expr, wanted: pl.List | pl.Array | pl.Struct) -> pl.Expr | None:
@@ -228,14 +246,15 @@ def _struct_of_other_fields(column: pl.Expr, raw: pl.Struct, wanted: pl.Struct) 
     found, declared = field_types(raw), field_types(wanted)
     if found.keys() != declared.keys():
         return None
-    fields = {name: (column.struct.field(name), found[name], dtype) for name, dtype in declared.items()}
-    parsed = {name: (field, parse(field, *types)) for name, (field, *types) in fields.items()}
-    if any(value is None for _, value in parsed.values()):
-        return None
-    kept = [(name, field, value) for name, (field, value) in parsed.items() if value is not None]
-    is_lost = pl.any_horizontal(field.is_not_null() & value.is_null() for _, field, value in kept)
-    whole = pl.struct(value.alias(name) for name, _, value in kept)
-    return pl.when(column.is_not_null() & ~is_lost).then(whole)
+    values, lost = [], []
+    for name, dtype in declared.items():
+        field = column.struct.field(name)
+        value = parse(field, found[name], dtype)
+        if value is None:
+            return None
+        values.append(value.alias(name))
+        lost.append(field.is_not_null() & value.is_null())
+    return pl.when(column.is_not_null() & ~pl.any_horizontal(lost)).then(pl.struct(values))
 
 
 def _decodes_text(raw: pl.DataType, wanted: pl.DataType) -> bool:

@@ -72,7 +72,8 @@ class RowQuery:
     def typed(self) -> dict[str, pl.Expr | None]:
         """Column → expression that parses it; None where no value of the raw type can be one of the declared type."""
         columns = self.contract.columns.items()
-        return {name: parse(pl.col(name), self.schema[name], dtype) for name, dtype in columns}
+        words = self.contract.words
+        return {name: parse(pl.col(name), self.schema[name], dtype, words.get(name)) for name, dtype in columns}
 
     def run(self, raw: pl.DataFrame) -> CheckedRows:
         """Apply all checks at once.

@@ -130,12 +130,14 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
 
 
 def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, source: Source) -> pl.DataFrame:
-    """The columns that the contract names, and those that `read_json` adds.
+    """The columns that the contract names, and those that `read_json` and `read_excel` add.
 
     Raises:
         SchemaChangedError: A column is missing, renamed or added.
     """
-    rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
+    added = [*JSON_COLUMNS] if FAULT in frame.columns else []
+    is_json = bool(added) and all(frame.schema[name] == JSON_VALUE for name in frame.columns if name not in added)
+    rows = _with_every_key(frame, contract) if is_json else frame
     check_columns(where, [each for each in rows.columns if each not in added], contract, source)
     return rows[[*contract.columns, *added]]
 
