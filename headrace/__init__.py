@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UniformSampling,
         sample_rows,
     )
+    from headrace.label.shown_media import show_media
     from headrace.partitions import Daily, Days, Hourly, Interval, Monthly, Static, Unpartitioned, Yearly
     from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError, UnknownReleaseError
     from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from headrace.validate.columns import TimeBounds, boolean, one_of, utc_time
     from headrace.validate.excel_reader import ExcelDialect, read_excel
     from headrace.validate.json_reader import JsonDialect, read_json
+    from headrace.validate.media import read_media
     from headrace.validate.parquet_reader import read_parquet
     from headrace.validate.read_request import ReadRequest
     from headrace.validate.readers import CsvDialect, read_csv
@@ -122,8 +124,10 @@ __all__ = [
     "read_csv",
     "read_excel",
     "read_json",
+    "read_media",
     "read_parquet",
     "sample_rows",
+    "show_media",
     "to_dask",
     "to_hugging_face",
     "to_torch",
@@ -161,6 +165,7 @@ _MODULES = {
         "UncertaintySampling",
         "UniformSampling",
         "sample_rows",
+        "show_media",
     ),
     "headrace.partitions": (
         "Daily",
@@ -180,6 +185,8 @@ _MODULES = {
     "headrace.validate.columns": ("TimeBounds", "boolean", "one_of", "utc_time"),
     "headrace.validate.excel_reader": ("ExcelDialect", "read_excel"),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
+    "headrace.label.shown_media": ("show_media",),
+    "headrace.validate.media": ("read_media",),
     "headrace.validate.parquet_reader": ("read_parquet",),
     "headrace.validate.read_request": ("ReadRequest",),
     "headrace.validate.readers": ("CsvDialect", "read_csv"),

@@ -80,7 +80,7 @@ def test_a_document_may_be_one_record_over_several_lines(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'{"data":{"itens":[],"n":1}}', "the key 'items', but the object at 'data' has the keys 'itens', 'n'"),
+        (b'{"data":{"rows":[],"n":1}}', "the key 'items', but the object at 'data' has the keys 'rows', 'n'"),
         (b'{"rows":[]}', "the key 'data', but the document has the keys 'rows'"),
         (b'{"data":[]}', "the object at 'data' has the keys none"),
         (
