@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         UniformSampling,
         sample_rows,
     )
+    from headrace.label.shown_media import show_media
     from headrace.partitions import Daily, Days, Hourly, Interval, Monthly, Static, Unpartitioned, Yearly
     from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError, UnknownReleaseError
     from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
@@ -51,11 +52,15 @@ if TYPE_CHECKING:
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
     from headrace.validate.column_history import EarlierType, evolving
-    from headrace.validate.columns import TimeBounds, one_of, utc_time
+    from headrace.validate.columns import TimeBounds, boolean, one_of, utc_time
     from headrace.validate.csv_dialect import CsvDialect
     from headrace.validate.csv_reader import read_csv
+    from headrace.validate.excel_reader import ExcelDialect, read_excel
     from headrace.validate.json_reader import JsonDialect, read_json
-    from headrace.validate.readers import UnreadableError, read_parquet
+    from headrace.validate.media import read_media
+    from headrace.validate.parquet_reader import read_parquet
+    from headrace.validate.read_request import ReadRequest
+    from headrace.validate.unreadable import UnreadableError
 
 __all__ = [
     "EVENT_TIME",
@@ -72,6 +77,7 @@ __all__ = [
     "DriftSampling",
     "EarlierType",
     "EmptyTableError",
+    "ExcelDialect",
     "FeatureStoreError",
     "FeatureTable",
     "GoldSampling",
@@ -95,6 +101,7 @@ __all__ = [
     "ObjectSource",
     "ParquetBatches",
     "PrunedReleaseError",
+    "ReadRequest",
     "Retention",
     "RetrievalResult",
     "Source",
@@ -115,6 +122,7 @@ __all__ = [
     "Yearly",
     "__version__",
     "as_known",
+    "boolean",
     "evolving",
     "join_as_known",
     "load_dataset",
@@ -123,9 +131,12 @@ __all__ = [
     "open",
     "open_feature_store",
     "read_csv",
+    "read_excel",
     "read_json",
+    "read_media",
     "read_parquet",
     "sample_rows",
+    "show_media",
     "to_dask",
     "to_hugging_face",
     "to_torch",
@@ -165,6 +176,7 @@ _MODULES = {
         "UncertaintySampling",
         "UniformSampling",
         "sample_rows",
+        "show_media",
     ),
     "headrace.partitions": (
         "Daily",
@@ -182,11 +194,16 @@ _MODULES = {
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
     "headrace.validate.column_history": ("EarlierType", "evolving"),
-    "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
+    "headrace.validate.columns": ("TimeBounds", "boolean", "one_of", "utc_time"),
     "headrace.validate.csv_dialect": ("CsvDialect",),
     "headrace.validate.csv_reader": ("read_csv",),
+    "headrace.validate.excel_reader": ("ExcelDialect", "read_excel"),
     "headrace.validate.json_reader": ("JsonDialect", "read_json"),
-    "headrace.validate.readers": ("UnreadableError", "read_parquet"),
+    "headrace.label.shown_media": ("show_media",),
+    "headrace.validate.media": ("read_media",),
+    "headrace.validate.parquet_reader": ("read_parquet",),
+    "headrace.validate.read_request": ("ReadRequest",),
+    "headrace.validate.unreadable": ("UnreadableError",),
 }
 """Module → the public names that it defines."""
 

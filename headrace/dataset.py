@@ -145,6 +145,8 @@ class ObjectSource:
         marker: File name of an object that says that its folder is complete, for example `_SUCCESS`; empty for none.
             With it, a partition is read once every folder that holds objects of it has a marker. Until then it waits:
             what its raw table has of it stays.
+        media: Whether the objects are images, sound or other files of which each is a row. Each object then has an
+            entry of its own in the raw table, named after its key, also where it is alone in its partition.
     """
 
     prefix: str
@@ -152,6 +154,7 @@ class ObjectSource:
     suffix: str
     bucket: str = ""
     marker: str = ""
+    media: bool = False
 
 
 @dataclass(frozen=True)

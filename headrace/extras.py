@@ -10,6 +10,7 @@ from headrace.errors import HeadraceError
 
 EXTRAS: Mapping[str, Mapping[str, str]] = {
     "airflow": {"apache-airflow": "airflow", "croniter": "croniter"},
+    "excel": {"fastexcel": "fastexcel"},
     "feast": {"feast": "feast", "pandas": "pandas", "protobuf": "google.protobuf"},
     "gpu": {"cudf-polars-cu13": "cudf_polars"},
     "labeling": {

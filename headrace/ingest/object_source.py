@@ -281,10 +281,12 @@ def match_partitions(
         by_key = {item.key: item for item in members}
         if source.marker and not complete.issuperset(map(_folder, by_key)):
             waiting.append(partition)
-        elif len(by_key) > 1 and len(partition) > MAX_SHARED_NAME:
+        elif (source.media or len(by_key) > 1) and len(partition) > MAX_SHARED_NAME:
             invalid |= dict.fromkeys(by_key, LONG_NAME.format(len(partition), MAX_SHARED_NAME))
         else:
-            objects |= {entry: by_key[key] for entry, key in object_entries(partition, by_key).items()}
+            objects |= {
+                entry: by_key[key] for entry, key in object_entries(partition, by_key, is_media=source.media).items()
+            }
     return MatchedObjects(objects, tuple(unmatched), invalid, tuple(sorted(waiting)), len(items))
 
 

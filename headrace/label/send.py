@@ -15,6 +15,7 @@ from headrace.label.connection import connect, ensure_project, item_signer, own_
 from headrace.label.errors import InvalidItemError
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.label.report import read_labels
+from headrace.label.shown_media import embed_media
 from headrace.label.sync import count_annotations
 from headrace.settings import Settings
 from headrace.storage.files import atomic_write
@@ -73,7 +74,7 @@ def send_tasks(
     """
     rows = tasks.draw_sample(dataset, labeling, table_store, params)
     rejected: dict[str, str] = {}
-    data = tasks.task_data(dataset, labeling, rows, rejected)
+    data = embed_media(dataset, table_store, tasks.task_data(dataset, labeling, rows, rejected), rejected)
     if rejected and not data:
         name, reason = next(iter(rejected.items()))
         raise InvalidItemError(

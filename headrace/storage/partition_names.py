@@ -63,10 +63,13 @@ def partition_of(entry: str) -> str:
     return entry.partition(OBJECT_SEPARATOR)[0]
 
 
-def object_entries(partition: str, keys: Iterable[str]) -> dict[str, str]:
-    """Entry → key, for the objects of a partition. One that is alone has the name of the partition."""
+def object_entries(partition: str, keys: Iterable[str], *, is_media: bool = False) -> dict[str, str]:
+    """Entry → key, for the objects of a partition. One that is alone has the name of the partition, unless it is media.
+
+    What is computed from an object may depend on its key only where the name of its entry does.
+    """
     keys = list(keys)
-    if len(keys) == 1:
+    if len(keys) == 1 and not is_media:
         return {partition: keys[0]}
     hashes = {key: hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() for key in keys}
     counts = Counter(each[:KEY_HASH] for each in hashes.values())

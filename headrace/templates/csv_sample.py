@@ -17,10 +17,11 @@ from pathlib import Path
 import polars as pl
 
 from headrace.errors import HeadraceError
+from headrace.validate.compression import GZIP, GZIP_FORMAT
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
-from headrace.validate.readers import GZIP, GZIP_FORMAT, UnreadableError
 from headrace.validate.reserved_names import FAULT, RAW_LINE, RECORD
+from headrace.validate.unreadable import UnreadableError
 
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 200

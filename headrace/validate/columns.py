@@ -6,7 +6,7 @@ class Orders(dy.Schema):
     ordered_at = utc_time(within=TimeBounds(timedelta(0), timedelta(days=1)))
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -18,6 +18,9 @@ from headrace.validate.errors import InvalidContractError
 
 WITHIN = "within"
 """Key of a column's metadata that holds its `TimeBounds`."""
+
+WORDS = "words"
+"""Key of the metadata of a column of Booleans that holds its words."""
 
 Check = Callable[[pl.Expr], pl.Expr]
 """A column → True for each value that is good; null passes."""
@@ -82,6 +85,45 @@ def utc_time(
         description=description,
         metadata={WITHIN: within} if within else None,
     )
+
+
+def boolean(
+    *,
+    true: Collection[str] = ("true",),
+    false: Collection[str] = ("false",),
+    nullable: bool = False,
+    check: Check | None = None,
+    alias: str | None = None,
+) -> dy.Bool:
+    """A column of Booleans that a source writes in words of its own; any other text fails `<column>|dtype`.
+
+    Booleans of Parquet, JSON and databases are read as they are. Whole numbers are compared with the words, too.
+
+    Args:
+        true: Words for true, in any case.
+        false: Words for false, in any case.
+        nullable: Whether null is good.
+        check: One more check, named after its function.
+        alias: Name of the column where it is no Python name or one of dataframely's own.
+
+    Raises:
+        ValueError: There is no word for a value, or one word for both.
+
+    Examples:
+        >>> headrace.boolean(true=("yes", "1"), false=("no", "0")).dtype
+        Boolean
+    """
+    words = {word.lower(): value for value, each in ((True, true), (False, false)) for word in each}
+    if isinstance(true, str) or isinstance(false, str) or {*words.values()} != {True, False}:
+        raise ValueError(f"boolean: expected tuples of words as `true` and `false`, found {true!r} and {false!r}")
+    if both := {word.lower() for word in true} & {word.lower() for word in false}:
+        raise ValueError(f"boolean: {', '.join(map(repr, sorted(both)))} would be true and false")
+    return dy.Bool(nullable=nullable, check=check, alias=alias, metadata={WORDS: words})
+
+
+def words_of(column: dy.Column) -> Mapping[str, bool] | None:
+    """The words that a column of Booleans was declared with, in lower case."""
+    return (column.metadata or {}).get(WORDS)
 
 
 def one_of(*values: str) -> Check:

@@ -10,7 +10,7 @@ import polars as pl
 from headrace.dataset import UTC_MICROSECONDS, Source
 from headrace.partitions import TimePartitions
 from headrace.validate.column_history import histories, history_faults
-from headrace.validate.columns import bounds_of
+from headrace.validate.columns import bounds_of, words_of
 from headrace.validate.compiled_contract import CompiledContract, RowCheck
 from headrace.validate.contract_faults import check_faults, column_faults, name_faults
 from headrace.validate.dataframely_rules import rule_expression, schema_rules
@@ -89,7 +89,8 @@ def compile_contract(
     _refuse(schema, check_faults(types, checks, is_batched=is_batched))
     required = frozenset(name for name, column in columns.items() if not column.nullable)
     needs_start = any(START in check.passes.meta.root_names() for check in checks)
-    return CompiledContract(types, required, checks, needs_start, histories(schema))
+    words = {name: found for name, column in columns.items() if (found := words_of(column))}
+    return CompiledContract(types, required, checks, needs_start, histories(schema), words=words)
 
 
 def _earlier_type_faults(schema: type[dy.Schema]) -> Iterator[str]:

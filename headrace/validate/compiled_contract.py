@@ -48,6 +48,7 @@ class CompiledContract:
         needs_start: Whether a check counts from the start of the row's partition, which is then in the column `START`.
         histories: Column → how it changed, of those that did.
         earlier_types: Column → the type in which these rows have it, if that is parsed into the declared one.
+        words: Column of Booleans → text in lower case → what it stands for, where `boolean` declares it.
     """
 
     columns: Mapping[str, pl.DataType]
@@ -56,6 +57,7 @@ class CompiledContract:
     needs_start: bool
     histories: Mapping[str, ColumnHistory] = field(default_factory=dict)
     earlier_types: Mapping[str, EarlierType] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
 
     def fitted(self, partition: str, present: frozenset[str]) -> "CompiledContract":
         """The contract as it holds for rows of a partition that have these of its columns.

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headrace.validate.readers import LONGEST_NAME, MAX_BYTES, MAX_COLUMNS, MAX_FIELDS
+from headrace.validate.unreadable import LONGEST_NAME, MAX_BYTES, MAX_COLUMNS, MAX_FIELDS
 
 NO_MARK = "\r\n\0"
 """Characters that neither separate nor enclose fields."""
@@ -36,6 +36,8 @@ class CsvDialect:
         skip_blank_lines: Whether empty lines are left out. If not, they are records with one empty field.
         reject_repeated_header: Whether a line that repeats the header is a rejected row. If not, it is a row like any
             other, which fails the checks of columns that are not text.
+        member: Which file of a zip archive is meant: its name, or a pattern such as `orders_*.csv`. If empty, the
+            archive has one.
 
     Raises:
         ValueError: No file can be read so.
@@ -56,6 +58,7 @@ class CsvDialect:
     comment: str | None = field(default=None, kw_only=True)
     skip_blank_lines: bool = field(default=False, kw_only=True)
     reject_repeated_header: bool = field(default=False, kw_only=True)
+    member: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what no file can be read with."""

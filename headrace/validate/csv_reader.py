@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from headrace.unexpected_errors import describe_error
+from headrace.validate.compression import read_unpacked
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_lines import (
     BLOCK,
@@ -27,8 +28,8 @@ from headrace.validate.csv_lines import (
     is_utf_8,
     split_records,
 )
-from headrace.validate.readers import LONGEST_NAME, UnreadableError, check_limit, read_unpacked, refused
 from headrace.validate.reserved_names import CSV_COLUMNS, FAULT, NUMBER, RAW_LINE, RECORD
+from headrace.validate.unreadable import LONGEST_NAME, UnreadableError, check_limit, refused
 from headrace.validate.unreadable_lines import note_unreadable_lines
 
 MOST_NAMES = 5
@@ -57,7 +58,7 @@ class _Header:
 
 
 def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
-    r"""The rows of a delimited file (plain or gzip), every column as text.
+    r"""The rows of a delimited file (plain, gzip, Zstandard or zip), every column as text.
 
     A line that cannot become a row is a row of nulls. Then four columns more say which row and which line each is, and
     of those that cannot be read the text and why: keep them, `validate` needs them.
@@ -71,7 +72,7 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
         >>> headrace.read_csv(orders, headrace.CsvDialect(separator=";")).rows()
         [('007', '1,50'), ('8', None)]
     """
-    content, is_valid = _in_utf_8(read_unpacked(path, dialect.max_bytes), dialect.encoding)
+    content, is_valid = _in_utf_8(read_unpacked(path, dialect.max_bytes, member=dialect.member), dialect.encoding)
     if not content.rstrip(b"\r\n"):
         raise refused(path, "it holds nothing but line ends and byte order marks, where a header line was expected")
     content = _with_last_line_end(path, content, dialect)

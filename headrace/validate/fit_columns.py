@@ -9,7 +9,7 @@ from headrace.dataset import Source
 from headrace.validate.column_history import ColumnHistory
 from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.json_values import JSON_VALUE
-from headrace.validate.reserved_names import CSV_COLUMNS, FAULT, RAW_LINE
+from headrace.validate.reserved_names import CSV_COLUMNS
 from headrace.validate.schema_check import check_columns
 
 
@@ -82,7 +82,7 @@ def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, 
         SchemaChangedError: A column is missing, renamed or added, and the contract does not say so.
     """
     added = [name for name in CSV_COLUMNS if name in frame.columns]
-    is_json = FAULT in added and RAW_LINE not in added
+    is_json = bool(added) and all(frame.schema[it] == JSON_VALUE for it in frame.columns if it not in added)
     rows = _with_every_key(frame, contract) if is_json else frame
     renamed = _renamed_columns(rows.columns, contract.histories)
     own = rows.rename(renamed) if renamed else rows

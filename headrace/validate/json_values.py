@@ -122,15 +122,22 @@ def _without_exponent(text: str) -> str | None:
     return f"{number:f}" if abs(number.adjusted()) < MOST_WRITTEN_DIGITS else None
 
 
+def _decoded(text: str | None) -> Any:  # noqa: ANN401  any value
+    try:
+        return None if text is None else decode_json(text)
+    except InvalidJsonError:
+        return None
+
+
 def decode_array(text: str | None) -> list[dict[str, Any] | None] | None:
-    """The items of an array as cells, None for any other value."""
-    value = None if text is None else decode_json(text)
+    """The items of an array as cells, None for any other value and for a text that is no JSON."""
+    value = _decoded(text)
     return [*map(json_cell, value)] if isinstance(value, list) else None
 
 
 def decode_object(text: str | None, names: Iterable[str]) -> dict[str, dict[str, Any] | None] | None:
-    """The fields of an object as cells, None for any other value and for an object with other keys."""
-    value = None if text is None else decode_json(text)
+    """The fields of an object as cells, None for any other value, an object with other keys and what is no JSON."""
+    value = _decoded(text)
     fields = dict.fromkeys(names)
     if not isinstance(value, dict) or not value.keys() <= fields.keys():
         return None

@@ -12,6 +12,7 @@ import polars as pl
 
 from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
+from headrace.validate.duration_text import parse_duration
 from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
 
 TimeUnit = Literal["ns", "us", "ms"]
@@ -20,6 +21,9 @@ IS_LOST = "is_lost"
 
 FIRST_DAY, END_DAY = -719_162, 2_932_897
 """`FIRST_US` and `END_US` in days since 1970."""
+
+BOOLEAN_WORDS = {"true": True, "false": False}
+"""Text in lower case → Boolean, where a column does not declare other words."""
 
 FIFTEEN_DIGITS = 1e15
 """Floats of 64 bits distinguish all decimals of up to so many digits."""
@@ -36,8 +40,16 @@ UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?([Zz]|[+-]\d\d(:?\d\d)?)$"
 NAIVE_TIME = rf"{DATE}[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
 
 
-def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+def parse(
+    column: pl.Expr, raw: pl.DataType, wanted: pl.DataType, words: Mapping[str, bool] | None = None
+) -> pl.Expr | None:
     """Values of the type `raw` as `wanted`, null where one is not exactly a value of it.
+
+    Args:
+        column: The values.
+        raw: Their type.
+        wanted: The declared type.
+        words: Text in lower case → Boolean, for a column of Booleans; by default `BOOLEAN_WORDS`.
 
     Returns:
         None if no value of `raw` can be one: the column was retyped, or the declaration is wrong.
@@ -47,9 +59,11 @@ def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | N
     parsed: pl.Expr | None = column
     if raw != wanted:
         if raw == JSON_VALUE:
-            parsed = _from_json(column, wanted)
+            parsed = _from_json(column, wanted, words)
+        elif raw == pl.String or (words and raw.is_integer()):
+            parsed = _from_text(column.cast(pl.String), wanted, words)
         else:
-            parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
+            parsed = _from_typed(column, raw, wanted)
     return None if parsed is None else in_range(parsed, wanted)
 
 
@@ -90,15 +104,16 @@ def _is_inside(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     return None
 
 
-def _from_text(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+def _from_text(text: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None = None) -> pl.Expr | None:
     if wanted.is_numeric():
         return _number(text, wanted)
     if wanted.is_temporal():
         return _time(text, wanted)
     if wanted == pl.Boolean:
-        spellings = {"true": True, "false": False}
-        return text.str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.Boolean)
-    return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical) else None
+        return text.str.to_lowercase().replace_strict(words or BOOLEAN_WORDS, default=None, return_dtype=pl.Boolean)
+    if isinstance(wanted, pl.List | pl.Array | pl.Struct):
+        return _nested_from_json(text, wanted)
+    return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical | pl.String) else None
 
 
 def _number(text: pl.Expr, wanted: pl.DataType) -> pl.Expr:
@@ -120,7 +135,7 @@ def _time(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
         with_t = _utc_time(text, "T")
         with_blank = _utc_time(pl.when(with_t.is_null()).then(text), " ")
         return _if_shaped(text, UTC_TIME, pl.coalesce(with_t, with_blank))
-    return None
+    return parse_duration(text, wanted) if isinstance(wanted, pl.Duration) else None
 
 
 def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
@@ -132,7 +147,7 @@ def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(pattern)).then(parsed)
 
 
-def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+def _from_json(column: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None) -> pl.Expr | None:
     text, is_string = column.struct.field(TEXT), column.struct.field(IS_STRING)
     if isinstance(wanted, pl.List | pl.Array | pl.Struct):
         return _nested_from_json(pl.when(~is_string).then(text), wanted)
@@ -140,7 +155,10 @@ def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
         return text
     if wanted.is_integer() or wanted.is_decimal():
         text = pl.when(is_string).then(text).otherwise(plain_number(text))
-    return _from_text(text, wanted)
+    of_string = _from_text(text, wanted, words)
+    if not words or of_string is None:
+        return of_string
+    return pl.when(is_string).then(of_string).otherwise(_from_text(text, wanted, {**words, **BOOLEAN_WORDS}))
 
 
 def _nested_from_json(text: pl.Expr, wanted: pl.List | pl.Array | pl.Struct) -> pl.Expr | None:
@@ -191,19 +209,62 @@ def _parsed(cells: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.Series
 
 def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
     """The value as the other type, where the way back gives the same one."""
-    if raw.is_float() and isinstance(wanted, pl.Decimal):
-        return _decimal_of_float(column, raw, wanted)
     if raw.is_numeric() and wanted.is_numeric():
+        if raw.is_float() and isinstance(wanted, pl.Decimal):
+            return _decimal_of_float(column, raw, wanted)
         return _if_same_number(column.cast(wanted, strict=False), column, raw)
     if isinstance(raw, pl.Datetime) and raw.time_zone and wanted == UTC_MICROSECONDS:
         time = in_range(column, raw)
         return _if_same(time.dt.cast_time_unit("us").dt.convert_time_zone("UTC"), time, raw.time_unit)
     if isinstance(raw, pl.Duration) and isinstance(wanted, pl.Duration):
         return _if_same(column.dt.cast_time_unit(wanted.time_unit), column, raw.time_unit)
-    texts = (pl.String, pl.Enum, pl.Categorical)
-    if isinstance(raw, texts) and isinstance(wanted, texts):
-        return column.cast(pl.String).cast(wanted, strict=False)
+    if isinstance(raw, pl.Enum | pl.Categorical):
+        return parse(column.cast(pl.String), pl.String(), wanted)
+    return _from_nested(column, raw, wanted)
+
+
+def _from_nested(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+    if isinstance(raw, pl.List | pl.Array) and isinstance(wanted, pl.List):
+        return _list_of_other_items(column, raw, wanted)
+    if isinstance(raw, pl.Struct) and isinstance(wanted, pl.Struct):
+        return _struct_of_other_fields(column, raw, wanted)
     return None
+
+
+def _list_of_other_items(column: pl.Expr, raw: pl.List | pl.Array, wanted: pl.List) -> pl.Expr | None:
+    """Lists of which every item is exactly a value of its type."""
+    item = parse(pl.element(), item_type(raw), item_type(wanted))
+    if item is None or _decodes_text(item_type(raw), item_type(wanted)):
+        return None
+    lists = items(column, raw)
+    is_lost = lists.list.eval(pl.element().is_not_null() & item.is_null()).list.any()
+    return pl.when(~is_lost).then(lists.list.eval(item))
+
+
+def _struct_of_other_fields(column: pl.Expr, raw: pl.Struct, wanted: pl.Struct) -> pl.Expr | None:
+    """Structs of the same fields, in any order, of which every one is exactly a value of its type."""
+    found, declared = field_types(raw), field_types(wanted)
+    if found.keys() != declared.keys():
+        return None
+    values, lost = [], []
+    for name, dtype in declared.items():
+        field = column.struct.field(name)
+        value = parse(field, found[name], dtype)
+        if value is None:
+            return None
+        values.append(value.alias(name))
+        lost.append(field.is_not_null() & value.is_null())
+    return pl.when(column.is_not_null() & ~pl.any_horizontal(lost)).then(pl.struct(values))
+
+
+def _decodes_text(raw: pl.DataType, wanted: pl.DataType) -> bool:
+    """Whether JSON in a text is decoded, however deep: Polars panics at functions of Python within `list.eval`."""
+    if isinstance(raw, pl.List | pl.Array) and isinstance(wanted, pl.List):
+        return _decodes_text(item_type(raw), item_type(wanted))
+    if isinstance(raw, pl.Struct) and isinstance(wanted, pl.Struct):
+        declared = field_types(wanted)
+        return any(_decodes_text(inner, declared[name]) for name, inner in field_types(raw).items())
+    return not raw.is_nested() and wanted.is_nested()
 
 
 def _decimal_of_float(column: pl.Expr, raw: pl.DataType, wanted: pl.Decimal) -> pl.Expr:

@@ -77,7 +77,7 @@ class RowQuery:
     def _typed(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
         earlier = self.contract.earlier_types.get(name)
         if earlier is None or earlier.parse is None:
-            return parse(pl.col(name), self.schema[name], dtype)
+            return parse(pl.col(name), self.schema[name], dtype, self.contract.words.get(name))
         known = parse(pl.col(name), self.schema[name], earlier.dtype)
         return None if known is None else parse_earlier(known, earlier, dtype)
 

@@ -134,18 +134,19 @@ def _count(failed: pl.DataFrame, check: str) -> int:
 def _retyped(where: str, column: pl.Series, wanted: pl.DataType, since: str) -> ColumnTypeChangedError:
     is_text = column.dtype in (pl.String, JSON_VALUE)
     advice = "declare it as dy.String and parse it in `transform`" if is_text else "correct its contract"
+    seen = f" but none of its {column.count():,} values is;" if column.count() else ""
     if since and (declared := retyped_column(column, wanted, since)):
         advice += f", or declare the change: `{declared}`"
     return ColumnTypeChangedError(
-        f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)}, but none of its"
-        f" {column.count():,} values is; found {_type_name(column.dtype)}: {_examples(column)}. Nothing of this"
+        f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)},{seen}"
+        f" found {_type_name(column.dtype)}{_examples(column)}. Nothing of this"
         f" partition was accepted. Fix the source, or {advice}, then run `headrace validate` again."
     )
 
 
 def _naive(where: str, column: pl.Series) -> NaiveTimeError:
     return NaiveTimeError(
-        f"{where}: the times of the column {column.name} name no zone: {_examples(column)}. Expected times with"
+        f"{where}: the times of the column {column.name} name no zone{_examples(column)}. Expected times with"
         " their zone, as in 2013-01-01T10:00:00Z; none is guessed. Fix the source (for PostgreSQL: `timestamptz`"
         " columns), then run `headrace ingest` and `headrace validate` again."
     )
@@ -158,4 +159,5 @@ def _type_name(wanted: pl.DataType) -> str:
 def _examples(column: pl.Series) -> str:
     values = column.drop_nulls().head(1000).to_frame()
     text = values.select(as_text(pl.col(column.name), column.dtype)).to_series()
-    return ", ".join(map(repr, text.unique(maintain_order=True).head(EXAMPLES)))
+    examples = ", ".join(map(repr, text.unique(maintain_order=True).head(EXAMPLES)))
+    return f": {examples}" if examples else ""

@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Dataset, Source, raw_table
+from headrace.dataset import Dataset, ObjectSource, Source, raw_table
 from headrace.engine.stage import InputHashes, InputPaths, ObjectPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
+from headrace.extras import EXTRAS, require_extra
 from headrace.storage.field_ids import TableColumn
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import entries_by_partition, recorded_interval
@@ -50,7 +51,7 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         modules=(*source.modules, source.read.__module__, source.transform.__module__),
         files=source.files,
         params=tuple(param_key(dataset.name, name) for name in source.params),
-        libraries=("polars", "pyarrow", "dataframely"),
+        libraries=("polars", "pyarrow", "dataframely", *_format_libraries(source)),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name),
         batch_size=source.batch_size,
@@ -62,6 +63,18 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
 
 def _table_columns(source: Source, params: Mapping[str, Any]) -> tuple[TableColumn, ...]:
     return table_columns(source.with_params(own_params(params)).schema)
+
+
+def _format_libraries(source: Source) -> tuple[str, ...]:
+    """Libraries that decide what the objects of a format hold.
+
+    Raises:
+        MissingExtraError: The extra with them is not installed.
+    """
+    if not (isinstance(source.location, ObjectSource) and source.location.suffix.endswith(".xlsx")):
+        return ()
+    require_extra("excel", f"The source {source.name}, which reads Excel,")
+    return tuple(EXTRAS["excel"])
 
 
 def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, InputHashes]]:

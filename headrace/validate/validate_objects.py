@@ -268,7 +268,7 @@ def _read_object(
 ) -> RawRows:
     """The rows of an object, in the columns of the contract."""
     key = keys[number]
-    frame = read_raw(source, f"{partition} ({key})", objects[key])
+    frame = read_raw(source, partition, objects[key], key)
     return select_columns(f"{source.name} {partition} ({key})", frame, contract_of(source), source, partition)
 
 

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -19,15 +20,17 @@ from headrace.validate.apply_transform import apply_transform
 from headrace.validate.columns import partition_start
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
+from headrace.validate.compression import check_suffix
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.fit_columns import RawRows, StoredColumns, fill_absent, select_columns
 from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
-from headrace.validate.readers import UnreadableError, check_suffix
+from headrace.validate.read_request import ReadRequest, takes_request
 from headrace.validate.reserved_names import START
 from headrace.validate.result import ValidationResult, readable_rows
 from headrace.validate.schema_check import column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, keys_together, unique_check
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.unreadable_lines import lost_lines, unreadable_lines
 
 ResultOrRefusal = ValidationResult | HeadraceError
@@ -55,19 +58,19 @@ def validate_partition(source: Source, partition: str, files: Mapping[str, Path]
     return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
 
 
-def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
-    """The rows of one raw partition, as the source's `read` gives them.
+def read_raw(source: Source, partition: str, path: Path, key: str = "") -> pl.DataFrame:
+    """The rows of one raw partition, or of one of its objects, as the source's `read` gives them.
 
     Raises:
         UnreadableError: The bytes are not what they are declared to be.
         InvalidContractError: `read` gives no frame.
     """
-    where = _where(source, partition)
+    where = _where(source, f"{partition} ({key})" if key else partition)
     try:
         if isinstance(source.location, ObjectSource):
             check_suffix(path, source.location.suffix)
         with unreadable_lines() as found:
-            frame = source.read(path)
+            frame = source.read(path, **_request(source, partition, where, key))
     except UnreadableError as error:
         raise UnreadableError(
             f"{where}: {error.reason}. The bytes are kept as they came in {path}; have the producer send them again,"
@@ -82,6 +85,37 @@ def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
     if reason := lost_lines(frame, found):
         raise UnreadableError(f"{where}: {reason}. Then run `headrace validate` again.", reason)
     return frame
+
+
+def _request(source: Source, partition: str, where: str, key: str) -> dict[str, ReadRequest]:
+    """What `read` receives beside the file, if it asks for it."""
+    if not takes_request(source.read):
+        return {}
+    contract = contract_of(source)
+    columns = {
+        **contract.columns,
+        **{
+            other: contract.columns[name]
+            for name, history in contract.histories.items()
+            for other in history.other_names
+        },
+    }
+    check = partial(_check_schema, source, partition, where)
+    return {"request": ReadRequest(columns, source.extra_columns, key, check)}
+
+
+def _check_schema(source: Source, partition: str, where: str, schema: Mapping[str, pl.DataType]) -> None:
+    """Hold the columns of a file to the contract's, by name and type, before any value is read.
+
+    Raises:
+        SchemaChangedError: A column is missing, or added where the source refuses that.
+        ColumnTypeChangedError: No value of a column's type can be one of its declared type.
+        NaiveTimeError: A column of times has no zone.
+    """
+    part = select_columns(where, pl.DataFrame(schema=schema), contract_of(source), source, partition)
+    query = row_query(part.contract, tuple(part.frame.dtypes[: len(part.contract.columns)]))
+    if error := column_refusal(where, part.frame, query, change_start(source, partition)):
+        raise error
 
 
 def validate_frame(frame: pl.DataFrame, source: Source, partition: str) -> ValidationResult:

@@ -30,7 +30,7 @@ from headrace.storage.table_store import TableStore
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
 from headrace.validate.json_reader import JsonDialect, read_json
-from headrace.validate.readers import read_parquet
+from headrace.validate.parquet_reader import read_parquet
 from headrace.validate.validate_partition import validate_frame
 
 ODD = TableSource("odd", ("id",), "id")

@@ -29,7 +29,8 @@ import polars as pl
 
 from headrace.dataset import Dataset, FeatureTable, Input, ObjectSource, Source
 from headrace.validate.columns import utc_time
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 
 
 class Orders(dy.Schema):

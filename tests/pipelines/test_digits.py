@@ -17,7 +17,7 @@ from headrace.label.labeling_functions import is_without_suggestion
 from headrace.label.quality import QualityError, check_thresholds
 from headrace.label.report import create_label_report
 from headrace.label.request_more import request_more_annotations
-from headrace.validate.readers import UnreadableError
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import validate_frame
 from infra.demo import digits
 from pipelines.digits.sources import images

@@ -13,7 +13,7 @@ from real_flights import SOURCES, validate_partition
 from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.project.loading import load_dataset
 from headrace.validate.errors import ColumnTypeChangedError, SchemaChangedError
-from headrace.validate.readers import UnreadableError
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import validate_frame
 
 FALL_BACK = "2013-11-03"

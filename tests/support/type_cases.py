@@ -10,7 +10,7 @@ import dataframely as dy
 import polars as pl
 import pyarrow as pa
 
-from headrace.validate.columns import utc_time
+from headrace.validate.columns import boolean, utc_time
 
 NAN, INF = float("nan"), float("inf")
 REJECTED = "its row is rejected"
@@ -29,6 +29,8 @@ DECLARED: Mapping[str, Callable[[], dy.Column]] = {
     "Float32": lambda: dy.Float32(nullable=True, allow_nan=True, allow_inf=True),
     "Decimal(10, 2)": lambda: dy.Decimal(10, 2, nullable=True),
     "Decimal(38, 10)": lambda: dy.Decimal(38, 10, nullable=True),
+    "boolean(yes, no)": lambda: boolean(true=("yes",), false=("no",), nullable=True),
+    "boolean(1, 0)": lambda: boolean(true=("1",), false=("0",), nullable=True),
     "Bool": lambda: dy.Bool(nullable=True),
     "Date": lambda: dy.Date(nullable=True),
     "Time": lambda: dy.Time(nullable=True),
@@ -98,6 +100,17 @@ def _exact(*values: Any) -> dict[Any, Any]:  # noqa: ANN401  values of any type
 
 DECLARE_TEXT = "declare it as dy.String and parse it in `transform`"
 
+DURATIONS = {
+    "P1DT2H3M": timedelta(days=1, hours=2, minutes=3),
+    "PT0.5S": timedelta(milliseconds=500),
+    "-P1W": timedelta(days=-7),
+    "26:03:00.5": timedelta(days=1, hours=2, minutes=3, milliseconds=500),
+    "1 days 02:03:04.000005": timedelta(days=1, hours=2, minutes=3, seconds=4, microseconds=5),
+    "-1 day, 23:00:00": timedelta(hours=-1),
+    "2 days": timedelta(days=2),
+    **dict.fromkeys(["P1M", "1 mon", "02:03", "00:60:00", "PT0.0000001S", "90", "P", "P106751992D"], REJECTED),
+}
+
 CSV = (
     _csv("String", _exact("0017", " a ", "12.50", "café", "null")),
     _csv(
@@ -128,7 +141,25 @@ CSV = (
     ),
     _csv("Enum([a, b])", {"a": "a", "c": REJECTED}),
     _csv("Categorical", _exact("a", "any")),
-    *(_csv(name, refused=DECLARE_TEXT) for name in ("Duration", "Binary", "List(Int64)", "Struct(at: utc_time)")),
+    _csv("boolean(yes, no)", {"yes": True, "NO": False, "true": REJECTED, "y": REJECTED}),
+    _csv("Duration", DURATIONS),
+    _csv(
+        "List(Int64)",
+        {
+            "[1,null,2.0]": [1, None, 2],
+            "[]": [],
+            **dict.fromkeys(["[1.5]", "1", "[1", "{}", "[NaN]"], REJECTED),
+        },
+    ),
+    _csv(
+        "Struct(at: utc_time)",
+        {
+            '{"at":"0001-01-01T00:00:00Z"}': {"at": EARLIEST},
+            "{}": {"at": None},
+            **dict.fromkeys(['{"at":1}', '{"b":1}', '{"at":null,"at":null}', "[]", "a"], REJECTED),
+        },
+    ),
+    _csv("Binary", refused=DECLARE_TEXT),
 )
 
 
@@ -194,7 +225,8 @@ JSON = (
             **dict.fromkeys(['{"at":1}', '{"at":null,"b":1}', "[]"], REJECTED),
         },
     ),
-    _json("Duration", refused=DECLARE_TEXT),
+    _json("boolean(yes, no)", {'"Yes"': True, '"no"': False, "true": True, '"true"': REJECTED}),
+    _json("Duration", {f'"{text}"': value for text, value in DURATIONS.items()} | {"90": REJECTED}),
     _json("Binary", refused=DECLARE_TEXT),
 )
 
@@ -339,6 +371,9 @@ PARQUET = (
     _parquet(pa.bool_(), "Int64", refused="correct its contract"),
     _parquet(pa.string(), "String", _exact("", "café")),
     _parquet(pa.string(), "Int64", {"12": 12, "1.0": REJECTED}),
+    _parquet(pa.string(), "List(Int64)", {"[1]": [1], "[1.5]": REJECTED}),
+    _parquet(pa.string(), "Duration", {"PT1S": timedelta(seconds=1), "1 s": REJECTED}),
+    _parquet(pa.int64(), "boolean(1, 0)", {1: True, 0: False, 2: REJECTED}),
     _parquet(pa.binary(), "Binary", _exact(b"\xff\0", b"")),
     _parquet(pa.binary(), "String", refused="correct its contract"),
     _parquet(pa.date32(), "Date", _exact(date.min, date.max)),
@@ -354,7 +389,9 @@ PARQUET = (
     _parquet(pa.dictionary(pa.int32(), pa.string()), "Enum([a, b])", {"a": "a", "c": REJECTED}),
     _parquet(pa.null(), "utc_time", {None: None}),
     _parquet(pa.list_(pa.int64()), "List(Int64)", {(1, None): [1, None], (): []}),
-    _parquet(pa.list_(pa.int32()), "List(Int64)", refused="correct its contract"),
+    _parquet(pa.list_(pa.int32()), "List(Int64)", {(1, None): [1, None], (): []}),
+    _parquet(pa.list_(pa.int64()), "List(Int32)", {(1, None): [1, None], (2**31,): REJECTED}),
+    _parquet(pa.list_(pa.int64()), "List(utc_time)", refused="correct its contract"),
     _parquet(
         pa.list_(pa.timestamp("us", "UTC")), "List(utc_time)", {0: [datetime(1970, 1, 1, tzinfo=UTC)], FAR_US: REJECTED}
     ),

@@ -30,6 +30,29 @@ The tables are written by `tests/support/type_page.py` from cases that the tests
 [Contracts](contracts.md) describes how columns are declared.
 """
 
+FORMS = {
+    "Bool": "`true` and `false` in any case",
+    "boolean(yes, no)": "the words that `boolean(true=…, false=…)` declares, in any case, and no others",
+    "Date": "`YYYY-MM-DD`",
+    "Time": "`HH:MM:SS`, with a fraction of up to nine digits",
+    "utc_time": "ISO 8601 with a zone: `Z`, `+01`, `+0100` or `+01:00`; `T` or a blank before the time",
+    "Duration": (
+        "ISO 8601 without years and months; `HH:MM:SS` with any number of hours; days before it, as Python, pandas and"
+        " PostgreSQL print them"
+    ),
+    "Decimal(10, 2)": "digits with a point, no exponent; zeros beyond the scale are no loss",
+    "Enum([a, b])": "one of its categories, in the same case",
+    "List(Int64)": "a JSON array of which each item is a value of its type",
+    "Struct(at: utc_time)": "a JSON object; a missing key is null, an unknown one rejects the row",
+}
+"""Declared type → how a text of it is written."""
+
+FORMS_PAGE = """## Forms of text
+
+What a field of a delimited file, a string of JSON, Parquet or a database and a cell of Excel may look like. Nothing
+else is guessed, and blanks around a value are not removed.
+"""
+
 SECTIONS = {
     "CSV": "Every field of a delimited file is text.",
     "JSON": (
@@ -60,7 +83,23 @@ def write_page() -> None:
 
 def render_page() -> str:
     """The page as the cases say it."""
-    return "\n".join([INTRODUCTION, *(line for source in SECTIONS for line in _section(source))])
+    return "\n".join([INTRODUCTION, FORMS_PAGE, *_forms(), *(line for name in SECTIONS for line in _section(name))])
+
+
+def _forms() -> Iterator[str]:
+    """The table of texts, with what the cases of delimited files show."""
+    yield "| declared | form | examples |"
+    yield "|---|---|---|"
+    for declared, form in FORMS.items():
+        texts = [
+            text
+            for case in CONVERSIONS
+            if case.source == "CSV" and case.declared == declared
+            for text, arrived in case.outcomes.items()
+            if not (isinstance(arrived, str) and arrived == REJECTED)
+        ]
+        yield f"| {declared} | {form} | {', '.join(map(_code, texts))} |"
+    yield ""
 
 
 def _section(source: str) -> Iterator[str]:

@@ -6,7 +6,8 @@ import dataframely as dy
 import polars as pl
 
 from headrace.dataset import ObjectSource, Source
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 
 
 class Gold(dy.Schema):

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from headrace.dataset import ObjectSource, Source
 from headrace.validate.columns import TimeBounds, one_of, utc_time
-from headrace.validate.readers import refused
+from headrace.validate.unreadable import refused
 
 SIDE_PX, GRID = 64, 8
 MOST_BYTES = 16 * 1024

@@ -17,7 +17,8 @@ import polars as pl
 
 from headrace.dataset import ObjectSource, Source
 from headrace.validate.columns import one_of
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 from pipelines.flights.time_zones import ZONES
 
 

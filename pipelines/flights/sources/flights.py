@@ -24,7 +24,8 @@ import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
 from headrace.validate.columns import TimeBounds, one_of, utc_time
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.csv_dialect import CsvDialect
+from headrace.validate.csv_reader import read_csv
 from pipelines.flights.local_time import HOUR_IN_UTC, LocalHour, clock_time, local, minutes
 
 

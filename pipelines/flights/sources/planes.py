@@ -15,7 +15,7 @@ import polars as pl
 
 from headrace.dataset import Source, TableSource
 from headrace.validate.columns import TimeBounds, utc_time
-from headrace.validate.readers import read_parquet
+from headrace.validate.parquet_reader import read_parquet
 
 UPDATED = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 

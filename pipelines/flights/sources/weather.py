@@ -19,7 +19,7 @@ import polars as pl
 
 from headrace.dataset import Source, TableSource
 from headrace.validate.columns import TimeBounds, one_of, utc_time
-from headrace.validate.readers import read_parquet
+from headrace.validate.parquet_reader import read_parquet
 from pipelines.flights.local_time import LocalHour
 
 IN_DAY = TimeBounds(timedelta(0), timedelta(days=1))

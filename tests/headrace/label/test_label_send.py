@@ -4,22 +4,30 @@ Everything runs against a real Label Studio; answers are given by annotators wit
 """
 
 import json
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import polars as pl
 import pytest
+from dataframely import Schema
 from label_campaign import CONFIG, LABELS, PARAMS, Campaign, sample_rides, task_data
 from label_server import Annotator, lossy_proxy
+from minimal_dataset import keep_rows
 
+from headrace.dataset import ObjectSource, Source
 from headrace.errors import NotConfiguredError
+from headrace.ingest.ingest import ingest
 from headrace.label import tasks as sample_tasks
 from headrace.label.connection import ensure_project
 from headrace.label.errors import InvalidItemError, LabelsWouldVanishError, NothingSentError
 from headrace.label.label_studio.client import open_label_studio
 from headrace.label.label_studio.errors import LabelConfigDriftError, LabelStudioError
 from headrace.label.label_studio.import_tasks import TaskImporter
+from headrace.label.shown_media import show_media
 from headrace.project.loading import load_dataset
+from headrace.settings import Settings
+from headrace.validate.media import read_media
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +41,26 @@ def test_sending_twice_gives_each_row_one_task_with_its_selection_reason(campaig
     assert sorted(tasks) == [f"ride-{car}" for car in range(6)]
     data = campaign.server.task_data(tasks["ride-4"])
     assert (data["text"], data["selection_reason"]) == ("car 4 was 90 minutes late", "delayed")
+
+
+def test_a_task_shows_a_picture_from_the_raw_table(campaign: Campaign) -> None:
+    root, png = campaign.table_store.root, b"\x89PNG\r\n\x1a\n" + bytes(20)
+    (root / "bucket/pictures").mkdir(parents=True)
+    (root / "bucket/pictures/a.png").write_bytes(png)
+    location = ObjectSource("pictures/", ".*", ".png", "file:bucket", media=True)
+    source = Source("pictures", location, read_media, Schema, keep_rows, ("key",))
+    campaign.dataset = replace(campaign.dataset, sources=(source,))
+    list(ingest(campaign.dataset, campaign.table_store, Settings(workspace=root)))
+    row = read_media(root / "bucket/pictures/a.png").row(0, named=True)
+    config = CONFIG.replace("<Choices", '<Image name="picture" value="$picture"/><Choices')
+    shown = {"text": "a car", "picture": show_media(row)}
+    campaign.labeling = campaign.with_declaration(config=config, task=lambda _row: dict(shown))
+
+    sent = campaign.send()
+
+    assert (sent.sent, sent.rejected) == (6, {})
+    data = campaign.server.task_data(campaign.tasks()["ride-4"])
+    assert data["picture"] == f"data:image/png;base64,{b64encode(png).decode()}"
 
 
 def test_a_larger_sample_sends_only_the_rows_that_are_new(campaign: Campaign) -> None:

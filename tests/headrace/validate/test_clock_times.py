@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.validate.readers import UnreadableError, read_parquet
+from headrace.validate.parquet_reader import read_parquet
+from headrace.validate.unreadable import UnreadableError
 
 MICROSECONDS = pa.time64("us")
 MIDNIGHT = 86_400_000_000

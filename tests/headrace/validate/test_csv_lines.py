@@ -22,9 +22,9 @@ from headrace.validate import csv_lines, csv_reader
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
 from headrace.validate.errors import SchemaChangedError
-from headrace.validate.readers import UnreadableError
 from headrace.validate.reserved_names import FAULT, RAW_LINE, RECORD
 from headrace.validate.result import ValidationResult
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_objects import validate_objects
 from headrace.validate.validate_partition import read_raw, validate_frames, validate_partition
 

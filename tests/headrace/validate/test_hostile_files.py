@@ -14,7 +14,8 @@ import pytest
 
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
-from headrace.validate.readers import UnreadableError, read_parquet
+from headrace.validate.parquet_reader import read_parquet
+from headrace.validate.unreadable import UnreadableError
 
 CSV = b"carrier,flight\nUA,17\n"
 

@@ -13,8 +13,8 @@ from accepted_rows import accepted_raw
 from headrace.dataset import ObjectSource, Source
 from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, SchemaChangedError
 from headrace.validate.json_reader import JsonDialect, Layout, read_json
-from headrace.validate.readers import UnreadableError
 from headrace.validate.result import ValidationResult
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import validate_frame, validate_frames
 
 WORKER_BYTES = 3 << 30
@@ -138,6 +138,16 @@ def test_an_item_of_an_array_that_is_no_object_rejects_one_row(tmp_path: Path) -
     assert result.rejected["_row"].to_list() == [2, 3]
 
 
+def test_a_damaged_item_of_an_array_rejects_one_row_and_the_others_go_on(tmp_path: Path) -> None:
+    result = validate(tmp_path, b'[{"id":1},\n{"id":yes},\n{"id":3,},\n{"id":4}]', "array")
+
+    assert result.accepted["id"].to_list() == [1, 4]
+    assert result.rejected.select("_row", "_row_text", "_failed_checks").rows() == [
+        (2, '{"id":yes}', ["json(syntax)"]),
+        (3, '{"id":3,}', ["json(syntax)"]),
+    ]
+
+
 def test_a_file_without_records_has_no_rows(tmp_path: Path) -> None:
     assert validate(tmp_path, b"\n").rows_in == 0
     assert validate(tmp_path, b" [ ]\n", "array").rows_in == 0
@@ -189,7 +199,8 @@ def test_nested_lists_and_structs_are_parsed_to_their_leaves(tmp_path: Path) -> 
         (b'[{"id":1},{"id":', "array", "its array has no end: the file was cut"),
         (b'[{"id":1}],', "array", "more text follows its array"),
         (b'[{"id":1},]', "array", "item 2 of its array is no JSON"),
-        (b'[{"id":1},{"id":yes}]', "array", "item 2 of its array is no JSON: '{\"id\":yes}'"),
+        (b'[{"id":1},{"id":2},7x]', "array", "item 3 of its array is no JSON: '7x'"),
+        (b'[{"id":"a},\n{"id":"b"},\n{"id":c"}]', "array", "item 1 of its array is no JSON"),
         (b"[,]", "array", "item 1 of its array is no JSON"),
         (b'{"\\u001ffault":1}', "lines", "cannot be the name of a column"),
     ],
@@ -214,7 +225,12 @@ def test_a_file_beyond_a_bound_is_refused(tmp_path: Path, dialect: JsonDialect, 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [({"layout": "xml"}, "expected 'lines' or 'array' as `layout`"), ({"max_fields": 0}, "a number above 0")],
+    [
+        ({"layout": "xml"}, "expected 'lines', 'array' or 'document' as `layout`"),
+        ({"max_fields": 0}, "a number above 0"),
+        ({"records": "data"}, "`records` is a place in a document, but the layout is 'lines'"),
+        ({"unnest": "buyer"}, "expected a tuple of keys as `unnest`"),
+    ],
 )
 def test_a_dialect_that_no_file_can_be_read_with_is_refused(arguments: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -225,7 +241,7 @@ READ = """
 import resource, sys
 from pathlib import Path
 from headrace.validate.json_reader import JsonDialect, read_json
-from headrace.validate.readers import UnreadableError
+from headrace.validate.unreadable import UnreadableError
 
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 for path in map(Path, sys.argv[2:]):

@@ -108,11 +108,42 @@ def decimal(precision: int, scale: int) -> pl.Decimal:
         (decimal(10, 2), "12345678901", None),
         (decimal(10, 0), "1.5", None),
         (decimal(38, 10), "0.00000000005", None),
+        (pl.Duration("us"), "P1DT2H3M4.000005S", timedelta(days=1, hours=2, minutes=3, seconds=4, microseconds=5)),
+        (pl.Duration("us"), "-PT1H30M", timedelta(hours=-1, minutes=-30)),
+        (pl.Duration("us"), "PT-0.5S", timedelta(milliseconds=-500)),
+        (pl.Duration("us"), "PT1,5S", timedelta(milliseconds=1500)),
+        (pl.Duration("us"), "-1 days +23:59:59", timedelta(seconds=-1)),
+        (pl.Duration("us"), "1 day -00:00:01", timedelta(days=1, seconds=-1)),
+        (pl.Duration("us"), "-00:00:01.25", timedelta(milliseconds=-1250)),
+        (pl.Duration("ns"), "00:00:00.000000001", timedelta(0)),
+        (pl.Duration("ms"), "00:00:00.0001", None),
+        (pl.Duration("us"), "1:2:3", None),
+        (pl.Duration("us"), "1 day02:03:04", None),
+        (pl.Duration("us"), "P1DT", None),
+        (pl.Duration("us"), "PT1.5H", None),
+        (pl.Duration("us"), "P999999999999999999W", None),
+        (pl.List(pl.Int64()), "[1, null]", [1, None]),
+        (pl.List(pl.Int64()), "[1", None),
+        (pl.List(pl.Duration("us")), '["PT1S"]', [timedelta(seconds=1)]),
+        (pl.Struct({"a": pl.Boolean()}), '{"a": true}', {"a": True}),
+        (pl.Struct({"a": pl.Boolean()}), "{'a': true}", None),
     ],
     ids=str,
 )
 def test_a_text_is_parsed_exactly_or_not_at_all(wanted: pl.DataType, text: str, expected: object) -> None:
     assert parsed(TEXT, wanted, text, None) == [expected, None]
+
+
+@given(st.timedeltas(timedelta(days=-100_000_000), timedelta(days=100_000_000)))
+def test_a_duration_that_python_prints_is_read_back(duration: timedelta) -> None:
+    assert parsed(TEXT, pl.Duration("us"), str(duration), None) == [duration, None]
+
+
+@given(st.timedeltas(timedelta(days=-100_000_000), timedelta(days=100_000_000)))
+def test_a_duration_that_polars_prints_is_read_back(duration: timedelta) -> None:
+    text = pl.Series([duration], dtype=pl.Duration("us")).dt.to_string("iso").item()
+
+    assert parsed(TEXT, pl.Duration("us"), text, None) == [duration, None]
 
 
 @pytest.mark.parametrize(
@@ -236,10 +267,7 @@ def test_times_that_nothing_can_hold_are_found_in_dates_and_inside_lists_and_str
 @pytest.mark.parametrize(
     ("raw", "wanted"),
     [
-        (TEXT, pl.Duration("us")),
         (TEXT, pl.Binary()),
-        (TEXT, pl.List(pl.Int64())),
-        (TEXT, pl.Struct({"a": pl.Int64()})),
         (TEXT, pl.Datetime("us")),
         (pl.Int64(), UTC_MICROSECONDS),
         (pl.Datetime("us"), UTC_MICROSECONDS),
@@ -251,7 +279,10 @@ def test_times_that_nothing_can_hold_are_found_in_dates_and_inside_lists_and_str
         (pl.Boolean(), pl.Int64()),
         (pl.Int64(), pl.Duration("us")),
         (pl.Binary(), TEXT),
-        (pl.List(pl.Int32()), pl.List(pl.Int64())),
+        (pl.List(pl.Int32()), pl.List(pl.Boolean())),
+        (pl.Struct({"a": pl.Int32()}), pl.Struct({"a": pl.Boolean()})),
+        (pl.Struct({"a": pl.Int32()}), pl.Struct({"b": pl.Int32()})),
+        (pl.List(TEXT), pl.List(pl.List(pl.Int64()))),
     ],
     ids=str,
 )

@@ -16,7 +16,8 @@ import pytest
 
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
-from headrace.validate.readers import UnreadableError, read_parquet
+from headrace.validate.parquet_reader import read_parquet
+from headrace.validate.unreadable import UnreadableError
 
 WORKER_BYTES = 3 << 30
 """Address space of the process that reads hostile files: less than a worker of the Helm values has."""
@@ -26,7 +27,8 @@ import json, resource, sys
 from pathlib import Path
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
-from headrace.validate.readers import UnreadableError, read_parquet
+from headrace.validate.parquet_reader import read_parquet
+from headrace.validate.unreadable import UnreadableError
 
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 reasons = {}

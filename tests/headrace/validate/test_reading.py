@@ -18,7 +18,8 @@ from headrace.dataset import ObjectSource
 from headrace.validate import csv_reader
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
-from headrace.validate.readers import UnreadableError, read_parquet
+from headrace.validate.parquet_reader import read_parquet
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import read_raw
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"

@@ -27,7 +27,7 @@ from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import TableStore
 from headrace.validate.columns import TimeBounds, utc_time
 from headrace.validate.errors import InvalidContractError
-from headrace.validate.readers import read_parquet
+from headrace.validate.parquet_reader import read_parquet
 from headrace.validate.stage import validation_stage
 
 RAW, VALIDATED, REJECTED = ("raw/shop/rows", "validated/shop/rows", "rejected/shop/rows")

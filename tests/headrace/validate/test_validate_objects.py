@@ -22,8 +22,8 @@ from headrace.errors import HeadraceError
 from headrace.validate import validate_objects as module
 from headrace.validate.errors import ColumnTypeChangedError, SchemaChangedError
 from headrace.validate.json_reader import JsonDialect, read_json
-from headrace.validate.readers import UnreadableError
 from headrace.validate.stage import compute
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_objects import validate_entries, validate_objects
 from headrace.validate.validate_partition import validate_frame
 

@@ -25,8 +25,8 @@ from headrace.validate.errors import (
     NaiveTimeError,
     SchemaChangedError,
 )
-from headrace.validate.readers import UnreadableError
 from headrace.validate.uniqueness import is_known_key, unique_check
+from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import read_raw, validate_frame, validate_frames
 
 DAY = "2013-01-09"
