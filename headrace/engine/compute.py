@@ -61,7 +61,9 @@ def with_input_files(
             schema_files=schema_files,
             object_keys=object_keys,
             table_schemas={
-                table: schema.select(item.inputs[table]) for table, schema in mixed.items() if table in item.inputs
+                table: schema.select(item.inputs[table])
+                for table, schema in mixed.items()
+                if table in item.inputs and schema.files.keys() >= item.inputs[table].keys()
             },
         )
         for item in items
@@ -71,7 +73,7 @@ def with_input_files(
 def _mixed_schema(manifest: Manifest) -> TableSchema | None:
     """The columns of a table whose files differ in theirs. Those of a raw one may differ as they like."""
     try:
-        return table_schema(manifest)
+        return table_schema(manifest, is_partial=True)
     except MixedTypesError:
         if manifest.table.startswith("raw/"):
             return None

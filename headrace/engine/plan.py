@@ -162,7 +162,8 @@ def check_defaults(own: Manifest, declared: Sequence[TableColumn]) -> None:
     """
     for column in declared:
         known = next((each for each in own.columns if each.id == column.id), column)
-        if known.default != column.default:
+        is_read = any(all(each.id != column.id for each in schema) for schema in own.schemas.values())
+        if is_read and known.default != column.default:
             raise DefaultChangedError(
                 f"{own.table}: the default of the column {column.name} was {known.default!r}, and is {column.default!r}"
                 " now. Partitions that lack the column are read with it, and what was computed from them would keep the"

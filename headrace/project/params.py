@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headrace.dataset import Dataset, KernelTable, Source
+from headrace.dataset import Dataset, KernelTable, LabelingTask, Source
 from headrace.engine.fingerprint import parameter
 from headrace.engine.stage import param_key
 from headrace.errors import HeadraceError
@@ -34,7 +34,14 @@ def with_param_values(dataset: Dataset, root: Path) -> Dataset:
         sources=tuple(source.with_params(param_values(dataset, source, root)) for source in dataset.sources),
         features=tuple(table.with_params(param_values(dataset, table, root)) for table in dataset.features),
         derived=tuple(table.with_params(param_values(dataset, table, root)) for table in dataset.derived),
+        labels=tuple(replace(it, params={**it.params, **_sample_params(dataset, it, root)}) for it in dataset.labels),
     )
+
+
+def _sample_params(dataset: Dataset, labeling: LabelingTask, root: Path) -> dict[str, Any]:
+    """The parameters of a labeling task's sample that `params.yaml` has."""
+    found = _section(dataset, root).get(labeling.name)
+    return found if isinstance(found, dict) else {}
 
 
 def param_faults(dataset: Dataset, declared: Source | KernelTable, root: Path) -> Iterator[Fault]:

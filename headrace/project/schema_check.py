@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset, FeatureTable, KernelTable, Source
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset, FeatureTable, KernelTable, LabelingTask, Source
 from headrace.project.faults import Fault, data_type, function_name
 from headrace.text import closest
 from headrace.transform.kernel import time_arguments
 from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.apply_transform import apply_transform
+from headrace.validate.column_history import histories
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.history_columns import with_history_columns
 
@@ -29,7 +30,10 @@ def schema_faults(dataset: Dataset) -> Iterator[Fault]:
     while ready := [table for table in waiting if all(read.table in schemas for read in table.inputs.values())]:
         for table in ready:
             waiting.remove(table)
-            yield from _kernel_faults(table, schemas)
+            yield from _kernel_faults(table, schemas, dataset)
+    for labeling in dataset.labels:
+        if all(read.table in schemas for read in labeling.inputs.values()):
+            yield from _sample_faults(labeling, schemas, dataset)
 
 
 def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
@@ -53,7 +57,7 @@ def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fa
         )
 
 
-def _kernel_faults(table: KernelTable, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
+def _kernel_faults(table: KernelTable, schemas: dict[str, pl.Schema], dataset: Dataset) -> Iterator[Fault]:
     frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in table.inputs.items()}
     times = time_arguments(table, SOME_DAY, SOME_DAY if table.batch_size > 1 else None)
     where = function_name(table.transform)
@@ -67,15 +71,38 @@ def _kernel_faults(table: KernelTable, schemas: dict[str, pl.Schema]) -> Iterato
     except BaseException as error:  # whatever the team's function raises; a panic of Polars is no `Exception`
         if not is_failure(error):
             raise
-        what = describe_error(error)
+        what = f"{describe_error(error)} on no rows{_new_name(dataset, error)}"
         is_schema = isinstance(error, pl.exceptions.ColumnNotFoundError | pl.exceptions.SchemaError)
-        yield Fault(
-            table, ("transform",), f"{where} raised {what} on no rows: correct it", "error" if is_schema else "warning"
-        )
+        yield Fault(table, ("transform",), f"{where} raised {what}: correct it", "error" if is_schema else "warning")
         return
     declared = table.row_schema  # a run drops other columns
     schemas[f"{table.state}/{table.name}"] = pl.Schema({name: kind for name, kind in found.items() if name in declared})
     yield from _column_faults(table, found, where)
+
+
+def _sample_faults(labeling: LabelingTask, schemas: Mapping[str, pl.Schema], dataset: Dataset) -> Iterator[Fault]:
+    """A column that the sample reads and its tables lack. What else a sample without rows raises, rows may mend."""
+    frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in labeling.inputs.items()}
+    try:
+        labeling.sample(params=labeling.params, **frames)
+    except pl.exceptions.ColumnNotFoundError as error:
+        what = f"{describe_error(error)} on no rows{_new_name(dataset, error)}"
+        yield Fault(labeling, ("sample",), f"{function_name(labeling.sample)} raised {what}: correct it")
+    except BaseException as error:  # a panic of Polars is no `Exception`
+        if not is_failure(error):
+            raise
+
+
+def _new_name(dataset: Dataset, error: BaseException) -> str:
+    """Of a column that is not found: what it is called now, if a contract renamed it."""
+    if not isinstance(error, pl.exceptions.ColumnNotFoundError):
+        return ""
+    wanted = str(error).split(";", 1)[0].splitlines()[0]
+    for source in dataset.sources:
+        for name, history in histories(source.schema).items():
+            if old := next((it for it in history.renamed_from if f'"{it}"' in wanted), ""):
+                return f" ({old} of {source.name} is called {name} now)"
+    return ""
 
 
 def _column_faults(table: KernelTable, found: Mapping[str, pl.DataType], where: str) -> Iterator[Fault]:

@@ -60,14 +60,18 @@ def _faults(source: Source, preview: SourcePreview) -> Iterator[Fault]:
 def _column_faults(source: Source, columns: tuple[str, ...]) -> Iterator[Fault]:
     """A database table whose columns are not the contract's."""
     contract = contract_of(source)
-    for name in (it for it in contract.columns if it not in columns):
+    others = {name: history.other_names for name, history in contract.histories.items()}
+    gone = {name for name, history in contract.histories.items() if history.until}
+    there = {name for name in contract.columns if {name, *others.get(name, ())} & {*columns}}
+    for name in (it for it in contract.columns if it not in there and it not in gone):
         yield Fault(
             source,
             ("contract",),
             f"column {name!r}: the table has none of that name{closest(name, columns)}; it has {', '.join(columns)}."
             " Correct the contract or the table",
         )
-    extra = [name for name in columns if name not in contract.columns]
+    known = {*contract.columns, *(other for names in others.values() for other in names)}
+    extra = [name for name in columns if name not in known]
     if extra and source.extra_columns == "refuse":
         yield Fault(
             source,

@@ -110,8 +110,12 @@ class TableSchema:
         return found
 
 
-def table_schema(manifest: "Manifest") -> TableSchema | None:
+def table_schema(manifest: "Manifest", *, is_partial: bool = False) -> TableSchema | None:
     """The columns of a table whose files differ in theirs; None where one file has the columns of all.
+
+    Args:
+        manifest: The table.
+        is_partial: Whether some entries stand for partitions that are not computed yet.
 
     Raises:
         MixedTypesError: Two files have types in a column that no one type holds.
@@ -119,9 +123,9 @@ def table_schema(manifest: "Manifest") -> TableSchema | None:
     if len(manifest.schemas) < 2 and not manifest.columns:  # noqa: PLR2004  a second schema
         return None
     files: dict[str, str | None] = manifest.entries.column("schema")
-    if not files or not all(files.get(name) in manifest.schemas for name in manifest.md5s):
+    known = {name: schema for name, schema in files.items() if schema and schema in manifest.schemas}
+    if not known or (len(known) < len(files) and not is_partial):
         return None  # tables that 0.1 wrote do not name their schemas
-    known = {name: schema for name, schema in files.items() if schema}
     used = list(dict.fromkeys(known[name] for name in sorted(known)))
     if len(used) == 1 and _has_all(manifest.schemas[used[0]], manifest.columns):
         return None

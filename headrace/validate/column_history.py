@@ -10,6 +10,7 @@ class Trips(dy.Schema):
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TypeVar
 
 import dataframely as dy
@@ -192,6 +193,8 @@ def _faults(history: ColumnHistory, dtype: pl.DataType, names: Sequence[str]) ->
 def _default_fault(default: object, dtype: pl.DataType) -> str:
     if default is None:
         return ""
+    if isinstance(default, float) and not isfinite(default):
+        return f"expected a finite default, found {default!r}"
     try:
         kept = pl.Series([decode_default(encode_default(default), dtype)], dtype=dtype, strict=True)
     except (TypeError, ValueError, ArithmeticError, pl.exceptions.PolarsError):

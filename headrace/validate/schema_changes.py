@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
+from headrace.storage.nested import field_types, item_type
 from headrace.storage.table_schema import arrow_type, is_wider
 from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.json_values import JSON_VALUE
@@ -23,6 +24,13 @@ def declare_type(dtype: pl.DataType, options: str = "") -> str:
         return f"utc_time({options})"
     if isinstance(dtype, pl.Decimal):
         return f"dy.Decimal({dtype.precision}, {dtype.scale}{f', {options}' if options else ''})"
+    if isinstance(dtype, pl.List | pl.Array):
+        return f"dy.List({', '.join(filter(None, (declare_type(item_type(dtype)), options)))})"
+    if isinstance(dtype, pl.Struct):
+        parts = ", ".join(f"{name!r}: {declare_type(inner)}" for name, inner in field_types(dtype).items())
+        return f"dy.Struct({', '.join(filter(None, (f'{{{parts}}}', options)))})"
+    if isinstance(dtype, pl.Enum):
+        return f"dy.Enum({', '.join(filter(None, (repr(dtype.categories.to_list()), options)))})"
     return f"dy.{'Bool' if dtype == pl.Boolean else type(dtype).__name__}({options})"
 
 

@@ -33,15 +33,15 @@ def check_columns(  # noqa: PLR0913, PLR0917  what is compared, and where
     Raises:
         SchemaChangedError: One is missing, twice there under several of its names, or added where that is refused.
     """
-    names = {name: _other_names(contract, name) for name in contract.columns}
-    there = {name: [it for it in (name, *others) if it in frame.columns] for name, others in names.items()}
-    if twice := next((found for found in there.values() if len(found) > 1), None):
+    names, found = {name: _other_names(contract, name) for name in contract.columns}, {*frame.columns}
+    there = {name: [it for it in (name, *others) if it in found] for name, others in names.items()}
+    if twice := next((own for own in there.values() if len(own) > 1), None):
         raise SchemaChangedError(
             f"{where}: the columns {' and '.join(twice)} are declared as names of one column, and it has both. Nothing"
             " of this partition was accepted. Fix the source, or declare two columns, then run `headrace validate`"
             " again."
         )
-    missing = [name for name, found in there.items() if not found and name not in absent]
+    missing = [name for name, own in there.items() if not own and name not in absent]
     known = {*names, *(other for others in names.values() for other in others)}
     added = [name for name in frame.columns if name not in known] if source.extra_columns == "refuse" else []
     if not missing and not added:

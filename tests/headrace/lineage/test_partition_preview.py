@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import changing_source
+import dataframely as dy
 import minimal_dataset
 import polars as pl
 import pytest
+from changing_source import ChangingSource, day, feature_table, schema
 from many_objects import FIRST, ManyObjects
 from minimal_dataset import RAW, REJECTED, TOTALS, VALIDATED, day_names, raw_days, run_all_stages, write_raw_partitions
 
@@ -17,6 +20,7 @@ from headrace.lineage.partition_preview import PartitionPreview, PreviewError, T
 from headrace.lineage.row_diff import RowDiff
 from headrace.project.locks import lock_tables
 from headrace.storage.table_store import TableStore
+from headrace.validate.column_history import evolving
 
 DATASET = minimal_dataset.DATASET
 BAD_ROW = "2026-01-02T13:00:00Z,east,-5\n"
@@ -254,3 +258,22 @@ def test_tables_with_one_name_are_told_apart_by_their_state(table_store: TableSt
     names: Sequence[str] = [preview(table_store, name).table for name in ("validated/sales", "features/tiny/totals")]
 
     assert names == [VALIDATED, TOTALS]
+
+
+def test_a_preview_reads_partitions_from_before_a_change_of_columns_as_a_run_does(tmp_path: Path) -> None:
+    rides = ChangingSource.at(tmp_path)
+    rides.declare(schema(fare=dy.Int64(), tax=dy.Int64()))
+    rides.deliver(day(0), "id,fare,tax\n1,10,1\n")
+    rides.run()
+    price = evolving(dy.Int64(), renamed_from="fare")
+    tip = evolving(dy.Int64(), since=day(1), default=7)
+    rides.declare(schema(price=price, tax=dy.Int64(), tip=tip))
+    rides.deliver(day(1), "id,price,tax,tip\n2,20,2,3\n")
+    table = feature_table({"price": pl.Int64(), "tip": pl.Int64()})
+
+    found = preview(rides.table_store, "features/rides", day(1), replace(changing_source.DATASET, features=(table,)))
+
+    rides.run(table)
+    assert found.table == changing_source.FEATURES
+    assert found.tables[0].rows.to_dicts() == rides.rows(changing_source.FEATURES, [day(1)])
+    assert found.tables[0].rows["tip"].to_list() == [7, 3]

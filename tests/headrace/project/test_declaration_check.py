@@ -31,6 +31,7 @@ from headrace.project.declaration_check import check_declaration
 from headrace.project.loading import dataset_names, import_dataset, project_root
 from headrace.project.params import with_param_values
 from headrace.project.schema_check import schema_faults
+from headrace.validate.column_history import evolving
 from headrace.validate.columns import TimeBounds, utc_time
 
 ROOT = Path(minimal_dataset.__file__).resolve().parents[2]
@@ -586,6 +587,31 @@ def test_a_kernel_whose_columns_are_not_the_declared_ones_is_named_before_there_
 
     assert [fault.level for fault in found] == [level] * len(expected)
     assert all(text in fault.text for text, fault in zip(expected, found, strict=True))
+
+
+class Renamed(minimal_dataset.Sales):
+    """The contract after a column was renamed."""
+
+    amount = dy.Int64(nullable=True)
+    total = evolving(dy.Int64(), renamed_from="sum")
+
+
+def kernel_that_reads_the_former_name(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return minimal_dataset.totals(day, sales.with_columns(amount="sum"))
+
+
+def sample_of_the_former_name(*, params: Mapping[str, Any], sales: pl.LazyFrame) -> pl.DataFrame:
+    return sales.sort("sum").head(params["sample"]).collect()
+
+
+def test_who_reads_a_column_by_its_former_name_is_told_the_new_one() -> None:
+    features = (replace(minimal_dataset.FEATURES, transform=kernel_that_reads_the_former_name),)
+    labels = (replace(LABELING, sample=sample_of_the_former_name, params={"sample": 1}),)
+
+    found = list(schema_faults(replace(with_source(contract=Renamed), features=features, labels=labels)))
+
+    assert [(fault.declared, fault.level) for fault in found] == [(features[0], "error"), (labels[0], "error")]
+    assert all("(sum of sales is called total now)" in fault.text for fault in found)
 
 
 def drop_key(rows: pl.DataFrame) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from headrace.engine.compute import store_partition
+from headrace.retrieve.errors import UnreadablePartitionError
 from headrace.retrieve.partition_reader import PartitionReader, microseconds
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest, parse_manifest
@@ -63,3 +64,27 @@ def test_a_window_that_no_date_can_hold_is_the_whole_table(table_store: TableSto
     reader = PartitionReader.between(table_store, quarter(table_store, []), -(2**62), 2**62)
 
     assert len(reader.partitions) == 90
+
+
+def test_partitions_with_a_narrower_type_are_read_in_the_wider_one(table_store: TableStore) -> None:
+    frames = {"2026-01-01": pl.Series([1], dtype=pl.Int32), "2026-01-02": pl.Series([1 << 40])}
+    reader = reader_of(table_store, {name: pl.DataFrame({"n": column}) for name, column in frames.items()})
+
+    assert reader.read(["n"])["n"].to_list() == [1, 1 << 40]
+    assert reader.read(["n"], pl.col("n") > 1, numbered=True).rows() == [(1, 1 << 40)]
+
+
+def test_a_feature_that_some_partition_lacks_is_not_taken_for_null(table_store: TableStore) -> None:
+    frames = {"2026-01-01": pl.DataFrame({"n": [1]}), "2026-01-02": pl.DataFrame({"n": [1], "new": [2]})}
+    reader = reader_of(table_store, frames)
+
+    assert reader.read(["n"])["n"].to_list() == [1, 1]
+    with pytest.raises(UnreadablePartitionError, match=r"features/tiny/totals 2026-01-01: expected the columns n, new"):
+        reader.read(["n", "new"])
+
+
+def reader_of(table_store: TableStore, frames: dict[str, pl.DataFrame]) -> PartitionReader:
+    """All partitions of a table with these."""
+    entries = {name: store_partition(table_store.cache, frame, name, name) for name, frame in frames.items()}
+    table_store.checkout(Manifest(TABLE, partitions=entries))
+    return PartitionReader(table_store, table_store.manifest(TABLE), (*frames,))

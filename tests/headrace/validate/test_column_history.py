@@ -24,6 +24,7 @@ from headrace.errors import HeadraceError
 from headrace.storage.table_schema import table_schema
 from headrace.validate.column_history import EarlierType, evolving
 from headrace.validate.columns import utc_time
+from headrace.validate.schema_changes import declare_type
 
 
 @pytest.fixture
@@ -294,11 +295,29 @@ def test_a_default_cannot_change_once_the_table_was_read_with_it(rides: Changing
         rides.run()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        (pl.List(pl.Int64()), "dy.List(dy.Int64(), nullable=True)"),
+        (
+            pl.Struct({"a": pl.String(), "b": pl.Boolean()}),
+            "dy.Struct({'a': dy.String(), 'b': dy.Bool()}, nullable=True)",
+        ),
+        (pl.Enum(["x", "y"]), "dy.Enum(['x', 'y'], nullable=True)"),
+        (pl.Decimal(10, 2), "dy.Decimal(10, 2, nullable=True)"),
+    ],
+)
+def test_the_declaration_of_a_column_of_any_type_can_be_pasted(dtype: pl.DataType, text: str) -> None:
+    assert declare_type(dtype, "nullable=True") == text
+    assert eval(text, {"dy": dy}).dtype == dtype  # noqa: S307  our own text
+
+
 FAULTS = [
     (lambda: {"tip": evolving(dy.Int64(), since="March")}, "expected a partition such as '2013-03-01', found 'March'"),
     (lambda: {"tip": evolving(dy.Int64(), since=day(2), until=day(1))}, "no partition is from"),
     (lambda: {"tip": evolving(dy.Int64(), default=0)}, "say which with `since` or `until`"),
     (lambda: {"tip": evolving(dy.Int64(), since=day(1), default="x")}, "expected a default of the type Int64"),
+    (lambda: {"tip": evolving(dy.Float64(), since=day(1), default=float("inf"))}, "expected a finite default"),
     (lambda: {"tip": evolving(dy.Int64(), aliases="fare"), "fare": dy.Int64()}, "'fare' is the name of another column"),
     (
         lambda: {"tip": evolving(dy.Int64(), earlier_types=EarlierType(pl.String(), until=day(1)))},

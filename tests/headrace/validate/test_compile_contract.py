@@ -205,7 +205,7 @@ def test_bounds_that_no_time_can_meet_are_refused_where_they_are_written(first: 
 
 
 def test_the_contract_on_the_page_about_contracts_compiles_and_rejects_what_the_page_says() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/contracts.md").read_text("utf-8"), re.DOTALL)
+    [code, *_] = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/contracts.md").read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
     exec(code, names)  # noqa: S102  our own page
     day, columns = "2026-01-02", names["Orders"].column_names()
