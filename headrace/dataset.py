@@ -288,18 +288,71 @@ class Input:
     """A table that a feature table, a derived table or a labeling task reads.
 
     Attributes:
-        table: State and name below the dataset, for example `validated/flights`.
+        table: State and name below the dataset, for example `validated/flights`. A table of another dataset is named
+            with it, `flights:features/carrier_delays`, and read at a release.
         lookback: How far before the partition it is read, too: `timedelta(hours=168)` is elapsed time, `Days(7)` are
             calendar days in the time zone of the table's partitions, and 7 is short for `Days(7)`. Read are all
             partitions whose interval overlaps the partition's own, extended by it. A table that is not cut by time is
             read completely; of a history, all that was known by the end of the partition.
         as_of: "now" says that a database table that is updated in place, without a history, is read as it is now,
             whatever the time of the partition: each change of it rewrites the features of all times.
+        release: Of a table of another dataset: a release, `flights/12`, or `latest`. `headrace ingest` resolves it and
+            keeps the entries of the table, whose bytes are not copied, as a raw table of this dataset.
+        partitions: How a table of another dataset is cut; by default UTC days, or the whole table.
     """
 
     table: str
     lookback: Lookback = 0
     as_of: Literal["", "now"] = ""
+    release: str = ""
+    partitions: Partitions | None = None
+
+    @property
+    def other_dataset(self) -> str:
+        """The other dataset that has the table; empty for the own one."""
+        return self.table.partition(":")[0] if ":" in self.table else ""
+
+    @property
+    def named_table(self) -> str:
+        """State and name of the table in its dataset."""
+        return self.table.partition(":")[2] or self.table
+
+    @property
+    def local_table(self) -> str:
+        """State and name of the table that is read below the own dataset: of another one, where ingest keeps it."""
+        return f"raw/{pointer_name(self.table)}" if self.other_dataset else self.table
+
+
+def pointer_name(table: str) -> str:
+    """Name of the raw table of a table of another dataset: `flights__features__delays` of `flights:features/delays`."""
+    return table.replace(":", "__").replace("/", "__")
+
+
+@dataclass(frozen=True)
+class ReleaseSource:
+    """A table of another dataset, read at a release, as a source of this one. It is not declared: inputs name it.
+
+    Attributes:
+        read: The input that names it first.
+        place: File and line of the declaration that has the input.
+    """
+
+    read: Input
+    place: tuple[str, int]
+
+    @property
+    def name(self) -> str:
+        """Name of its raw table."""
+        return pointer_name(self.read.table)
+
+    @property
+    def partitioning(self) -> Partitions:
+        """How it is cut."""
+        return self.read.partitions or Daily()
+
+
+RawSource = Source | ReleaseSource
+"""What a raw table is read from."""
 
 
 @dataclass(frozen=True)
@@ -611,6 +664,23 @@ class Dataset:
         state, _, name = table.partition("/")
         return state in SOURCE_STATES and any(one.name == name and one.is_history for one in self.sources)
 
+    @property
+    def release_sources(self) -> tuple[ReleaseSource, ...]:
+        """The tables of other datasets that its tables and labeling tasks read, each once."""
+        found: dict[str, ReleaseSource] = {}
+        for declared in (*self.kernel_tables, *self.labels):
+            reads = declared.inputs.values() if isinstance(declared.inputs, Mapping) else ()
+            gold = declared.gold if isinstance(declared, LabelingTask) else None
+            for read in (*reads, gold):
+                if isinstance(read, Input) and read.other_dataset:
+                    found.setdefault(read.table, ReleaseSource(read, declared.place))
+        return tuple(found.values())
+
+    @property
+    def raw_sources(self) -> tuple[RawSource, ...]:
+        """What its raw tables are read from."""
+        return (*self.sources, *self.release_sources)
+
     def partitions_of(self, table: str) -> Partitions:
         """The partitions of a table `<state>/<name>`.
 
@@ -621,7 +691,8 @@ class Dataset:
             passed.add(table)
             state, _, name = table.partition("/")
             if state in SOURCE_STATES:
-                return next((source.partitioning for source in self.sources if source.name == name), Daily())
+                sources: tuple[RawSource, ...] = self.raw_sources if state == "raw" else self.sources
+                return next((source.partitioning for source in sources if source.name == name), Daily())
             if state == "labels":
                 task = next((one for one in self.labels if one.name == name), None)
                 return Daily() if task is None or task.consensus == "majority" else Unpartitioned()
@@ -630,7 +701,7 @@ class Dataset:
                 break
             if found.partitions is not None:
                 return found.partitions
-            table = next(iter(found.inputs.values())).table
+            table = next(iter(found.inputs.values())).local_table
         return Daily()
 
 

@@ -32,9 +32,9 @@ def check(
 
     Each finding has file and line, and says what to do. Exit code 1 if one of them is an error.
 
-    Unknown inputs, cycles, the order of tables, key and feature types, reserved names, contracts, patterns, label
-    configurations; functions that give other columns than declared; dynamic imports, and files that code opens
-    undeclared.
+    Unknown inputs, also of other datasets in the releases fetched here; cycles, key and feature types, reserved names,
+    contracts, patterns, label configurations; functions that give other columns than declared; dynamic imports, and
+    files that code opens undeclared.
     """
     from headrace.project.check import check_datasets  # noqa: PLC0415  only this command pays for the import
     from headrace.project.loading import dataset_names  # noqa: PLC0415
@@ -62,11 +62,16 @@ def check(
 
 
 def _undeclared(datasets: "Iterable[Dataset]", *, every: bool) -> "list[Finding]":
-    """Tables on record that nothing declares, and those that are retired and declared again."""
+    """Tables that nothing declares, those that are retired and declared again, and inputs that no release has."""
     from headrace.project.declared_tables import find_undeclared  # noqa: PLC0415
     from headrace.project.loading import project_root  # noqa: PLC0415
+    from headrace.project.release_check import find_unreleased  # noqa: PLC0415
     from headrace.release.retired_tables import find_declared_again  # noqa: PLC0415
     from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     loaded, root = list(datasets), project_root()
-    return [*find_undeclared(loaded, TableStore.at(root), every=every), *find_declared_again(loaded, root)]
+    return [
+        *find_undeclared(loaded, TableStore.at(root), every=every),
+        *find_declared_again(loaded, root),
+        *find_unreleased(loaded, root),
+    ]

@@ -112,7 +112,9 @@ def _format_title(node: "LineageNode") -> str:
 
 
 def _format_details(node: "LineageNode") -> Iterator[str]:
-    if node.status != "current":
+    if node.status == "released":
+        yield f"of another dataset, read at {node.release}" + ("" if node.entry else ", which is not here")
+    elif node.status != "current":
         where = f"these bytes are in {node.release}" if node.release else "no release has these bytes"
         yield f"{node.status} since it was read; {where}"
     if node.producer:

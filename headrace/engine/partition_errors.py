@@ -11,6 +11,7 @@ from headrace.engine.plan import Plan
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.storage.partition_names import partition_of
+from headrace.storage.released_inputs import ReleasedInput
 from headrace.storage.s3.objects import object_address
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -122,8 +123,11 @@ def _find_source(table_store: TableStore, reads: Sequence[str], partition: str) 
 
 def _source(table_store: TableStore, table: str, partition: str) -> str:
     """Address of what a partition was read from, found through the tables that it was computed from."""
-    entries = table_store.manifest(table).partitions
+    manifest = table_store.manifest(table)
+    entries = manifest.partitions
     entry = entries.get(partition)
+    if released := ReleasedInput.of_manifest(manifest):
+        return f"{released.table} at {released.release}" if entry else ""
     if entry is None:
         objects = [name for name in entries if partition_of(name) == partition]
         return pluralize(len(objects), "object") if objects else ""

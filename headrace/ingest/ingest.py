@@ -12,6 +12,7 @@ How changes are detected, and which are missed:
   late commits below the maximum. A partition with a row whose watermark is NULL is always read. What is missed are
   updates that leave the watermark alone: `full_refresh=True` reads every partition again.
 - Of a table whose history is recorded, the same statistics tell whether it is read at all: see `table_history`.
+- A table of another dataset is compared by the hashes of its partitions in the release.
 """
 
 import logging
@@ -22,7 +23,17 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from headrace.dataset import DATABASE_URL, SOURCE_STATES, Dataset, ObjectSource, Source, TableSource, raw_table
+from headrace.dataset import (
+    DATABASE_URL,
+    SOURCE_STATES,
+    Dataset,
+    ObjectSource,
+    RawSource,
+    ReleaseSource,
+    Source,
+    TableSource,
+    raw_table,
+)
 from headrace.engine.partition_errors import combine_partition_errors
 from headrace.engine.plan import find_by_cache_key
 from headrace.engine.run import combine_table_errors
@@ -32,6 +43,7 @@ from headrace.guards.gate import enforce
 from headrace.guards.vanished import TableLoss, table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.ingest.release_source import ReleasedTableListing
 from headrace.partitions import Partitions
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
@@ -195,13 +207,23 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
             could be read was read first, and is not read again.
     """
     selected = _select_sources(dataset, sources)
+    released = _select_released(dataset, sources, partition)
     run = IngestRun(dataset, table_store, partition, full_refresh, progress)
     _ingest_tables(run, selected, settings)
     _ingest_objects(run, selected, settings)
+    _ingest_released(run, released)
     if run.failed:
         raise combine_table_errors(list(run.failed.values()))
     _check_partition_exists(run, run.results)
-    return [run.results[source.name] for source in selected]
+    return [run.results[name] for name in (*(it.name for it in selected), *(it.name for it in released))]
+
+
+def _ingest_released(run: IngestRun, sources: Iterable[ReleaseSource]) -> None:
+    for source in sources:
+        table = raw_table(run.dataset.name, source.name)
+        with run.note_failure(source.name), run.table_store.lock_table(table):
+            listing = ReleasedTableListing.resolve(run.table_store, run.dataset.name, source)
+            run.results[source.name] = _sync_table(run, source, listing)
 
 
 def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings) -> None:
@@ -304,14 +326,15 @@ def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> 
     )
 
 
-def _check_keeps_history(run: IngestRun, source: Source, earlier: Manifest) -> None:
+def _check_keeps_history(run: IngestRun, source: RawSource, earlier: Manifest) -> None:
     """Check that a table that is about to be replaced is not a history, which no source could give again.
 
     Raises:
         HistoryLostError: It is.
     """
     first = next(iter(earlier.partitions.values()), None)
-    if isinstance(source.location, TableSource) and first and "history" in first.metadata:
+    is_table = isinstance(source, Source) and isinstance(source.location, TableSource)
+    if is_table and first and "history" in first.metadata:
         raise HistoryLostError(
             f"{earlier.table} is a history of {pluralize(len(earlier.md5s), 'partition')}, but the source {source.name}"
             " is declared without `history=True`, so the rows of today would replace it. The table was left as it was."
@@ -320,7 +343,7 @@ def _check_keeps_history(run: IngestRun, source: Source, earlier: Manifest) -> N
         )
 
 
-def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> IngestResult:
+def _sync_table(run: IngestRun, source: RawSource, listing: SourceListing) -> IngestResult:
     """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
     earlier = run.table_store.manifest(table)
@@ -331,7 +354,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
 
-    manifest = Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=reused | read)
+    manifest = next_manifest(run, source, listing, earlier, reused | read)
     _enforce_guards(run, earlier, manifest, listing)
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
@@ -339,6 +362,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     run.table_store.clear_journal(table)
 
     old, new = earlier.partition_md5s, manifest.partition_md5s
+    is_parsed = not (isinstance(source, Source) and isinstance(source.location, ObjectSource))
     objects = [name for name in listing.cache_keys if run.includes(name)]
     waiting = tuple(filter(run.includes, listing.waiting))
     return IngestResult(
@@ -353,13 +377,24 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
         invalid=listing.invalid,
         waiting=waiting,
         read=len(read),
-        rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
-        size=sum(entry.size for entry in read.values()),
+        rows=sum(entry.rows or 0 for entry in read.values()) if is_parsed else None,
+        size=0 if isinstance(source, ReleaseSource) else sum(entry.size for entry in read.values()),
     )
 
 
+def next_manifest(
+    run: IngestRun, source: RawSource, listing: SourceListing, earlier: Manifest, entries: LazyEntries
+) -> Manifest:
+    """The raw table with these entries, as an ingest writes it."""
+    table = raw_table(run.dataset.name, source.name)
+    if isinstance(listing, ReleasedTableListing):
+        params = listing.params_after(run.table_store, earlier)
+        return Manifest(table, params=params, partitions=entries.with_schemas(listing.schemas))
+    return Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=entries)
+
+
 def _read_partitions(
-    run: IngestRun, source: Source, listing: SourceListing, names: list[str]
+    run: IngestRun, source: RawSource, listing: SourceListing, names: list[str]
 ) -> dict[str, PartitionEntry]:
     """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it.
 
@@ -383,7 +418,7 @@ def _read_partitions(
 
 
 def split_unchanged(
-    run: IngestRun, source: Source, listing: SourceListing, earlier: Manifest
+    run: IngestRun, source: RawSource, listing: SourceListing, earlier: Manifest
 ) -> tuple[LazyEntries, list[str]]:
     """The entries that need no read, and the names of those to read, sorted."""
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
@@ -393,7 +428,7 @@ def split_unchanged(
 
 
 def _reusable_entries(
-    run: IngestRun, source: Source, earlier: Manifest, cache_keys: Mapping[str, str], waiting: Collection[str]
+    run: IngestRun, source: RawSource, earlier: Manifest, cache_keys: Mapping[str, str], waiting: Collection[str]
 ) -> LazyEntries:
     """Entries that need no read: partitions outside of the run, and those that were read before under the same key.
 
@@ -410,7 +445,7 @@ def _reusable_entries(
     return own.entries.select(same) | earlier.entries.select(outside) | moved
 
 
-def check_some_match(source: Source, listing: SourceListing) -> None:
+def check_some_match(source: RawSource, listing: SourceListing) -> None:
     """Check that some key of the source is a partition, if it has any.
 
     Raises:
@@ -418,7 +453,8 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     """
     if listing.cache_keys or listing.waiting or not (listing.unmatched or listing.invalid):
         return
-    pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
+    location = source.location if isinstance(source, Source) else None
+    pattern = f" Its pattern is {location.partition!r}." if isinstance(location, ObjectSource) else ""
     raise NothingMatchesError(
         f"source {source.name}: {listing.description} has keys, but none is a partition:"
         f" {'; '.join(skipped_keys(listing.unmatched, listing.invalid))}.{pattern} The table was left as it was."
@@ -453,18 +489,37 @@ def _enforce_guards(
     )
 
 
-def raw_suffix(source: Source) -> str:
+def raw_suffix(source: RawSource) -> str:
     """File name ending of the source's raw partitions."""
-    return source.location.suffix if isinstance(source.location, ObjectSource) else ".parquet"
+    location = source.location if isinstance(source, Source) else None
+    return location.suffix if isinstance(location, ObjectSource) else ".parquet"
 
 
 def _select_sources(dataset: Dataset, names: Iterable[str] | None) -> list[Source]:
     wanted = None if names is None else set(names)
-    declared = {source.name for source in dataset.sources}
+    declared = {source.name for source in dataset.raw_sources}
     if wanted and wanted - declared:
         unknown = ", ".join(sorted(wanted - declared))
         raise UnknownSourceError(f"{dataset.name}: expected sources of {', '.join(sorted(declared))}, found {unknown}.")
     return [source for source in dataset.sources if wanted is None or source.name in wanted]
+
+
+def _select_released(dataset: Dataset, names: Iterable[str] | None, partition: str | None) -> list[ReleaseSource]:
+    """The tables of other datasets to read; none where one partition is asked for, since a release is read as a whole.
+
+    Raises:
+        UnknownSourceError: One is named together with a partition.
+    """
+    wanted = None if names is None else set(names)
+    found = [it for it in dataset.release_sources if wanted is None or it.name in wanted]
+    if partition is None or not found:
+        return found
+    if wanted is None and dataset.sources:
+        return []
+    raise UnknownSourceError(
+        f"{dataset.name}: {found[0].name} is {found[0].read.table} at a release, which is read as a whole. Omit"
+        " `--partition`."
+    )
 
 
 def _group_by_database(

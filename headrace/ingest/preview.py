@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from headrace.dataset import Dataset, ObjectSource, Source, raw_table
+from headrace.dataset import Dataset, ObjectSource, RawSource, ReleaseSource, Source, raw_table
 from headrace.errors import HeadraceError, TransientError
 from headrace.ingest.ingest import (
     DEFAULT_THREADS,
     IngestRun,
     check_some_match,
     database_address,
-    raw_suffix,
+    next_manifest,
     required_partitions,
     split_unchanged,
 )
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
-from headrace.partitions import Partitions
+from headrace.ingest.release_source import ReleasedTableListing
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
@@ -119,12 +119,12 @@ class SourcePreview:
 def preview_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[SourcePreview]:
     """List every source of the dataset, and say what an ingest would read."""
     run = IngestRun(dataset, table_store, None, full_refresh=False, progress=lambda _name, _done, _all: None)
-    listers = _Listers(table_store, settings, required_partitions(dataset))
+    listers = _Listers(table_store, settings, dataset)
     with listers.opened:
-        return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
+        return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.raw_sources]
 
 
-def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceListing]) -> SourcePreview:
+def _preview(run: IngestRun, source: RawSource, list_source: Callable[[], SourceListing]) -> SourcePreview:
     table, started = raw_table(run.dataset.name, source.name), time.monotonic()
     try:
         listing = list_source()
@@ -132,14 +132,14 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
     except HeadraceError as error:
         return SourcePreview(source.name, table, error=error)
     earlier = run.table_store.manifest(table)
-    if source.is_history:
+    if isinstance(source, Source) and source.is_history:
         return _preview_history(source, listing, earlier, started)
     reused, missing = split_unchanged(run, source, listing, earlier)
     amount = listing.amount_to_read(missing)
-    manifest = Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(source, listing, missing)))
+    manifest = next_manifest(run, source, listing, earlier, reused | dict(_stand_ins(source, listing, missing)))
     had, has = earlier.partition_md5s, manifest.partition_md5s
     changed = sorted(name for name in had.keys() & has.keys() if had[name] != has[name])
-    is_object = isinstance(source.location, ObjectSource)
+    is_object = isinstance(source, Source) and isinstance(source.location, ObjectSource)
     return SourcePreview(
         source.name,
         table,
@@ -189,8 +189,14 @@ def _preview_history(source: Source, listing: SourceListing, earlier: Manifest, 
     )
 
 
-def _stand_ins(source: Source, listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
-    """What stands in for entries that are not read yet: they differ from any that a table was computed from."""
+def _stand_ins(source: RawSource, listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
+    """What stands in for entries that are not read yet: they differ from any that a table was computed from.
+
+    Of a table of another dataset, the entries are known.
+    """
+    if isinstance(listing, ReleasedTableListing):
+        yield from listing.entries(names)
+        return
     for name in names:
         start, end = recorded_interval(source.partitioning, name)
         key = listing.cache_keys[name]
@@ -199,6 +205,8 @@ def _stand_ins(source: Source, listing: SourceListing, names: Sequence[str]) -> 
 
 
 def _cost(listing: SourceListing, seconds: float) -> ListingCost:
+    if isinstance(listing, ReleasedTableListing):
+        return ListingCost(None, 0, 0, seconds)
     if not isinstance(listing, ObjectListing):
         return ListingCost(None, 0, QUERIES_PER_TABLE, seconds)
     objects = listing.matched.listed
@@ -209,18 +217,21 @@ def _cost(listing: SourceListing, seconds: float) -> ListingCost:
 class _Listers:
     """Opens each bucket and each database once, and keeps them open while sources are listed."""
 
-    def __init__(self, table_store: TableStore, settings: Settings, required: Mapping[str, Partitions]) -> None:
-        self.table_store, self.settings, self.required, self.opened = table_store, settings, required, ExitStack()
+    def __init__(self, table_store: TableStore, settings: Settings, dataset: Dataset) -> None:
+        self.table_store, self.settings, self.dataset, self.opened = table_store, settings, dataset.name, ExitStack()
+        self.required = required_partitions(dataset)
         self._store = cache(partial(open_object_store, settings=settings, root=table_store.root))
         self._transaction = cache(self._open_transaction)
         self._unavailable: dict[str, TransientError] = {}
 
-    def list_source(self, source: Source) -> SourceListing:
+    def list_source(self, source: RawSource) -> SourceListing:
         """The source as it is now.
 
         Raises:
             HeadraceError: It cannot be listed.
         """
+        if isinstance(source, ReleaseSource):
+            return ReleasedTableListing.resolve(self.table_store, self.dataset, source)
         location = source.location
         place = location.bucket if isinstance(location, ObjectSource) else location.database
         if place in self._unavailable:  # each attempt would wait as long as the first

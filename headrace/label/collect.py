@@ -125,7 +125,7 @@ def _key_types(
     dataset: Dataset, labeling: LabelingTask, table_store: TableStore, before: Manifest
 ) -> dict[str, pl.DataType]:
     """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
-    inputs = [table_names.input_table(dataset, read.table) for read in labeling.inputs.values()]
+    inputs = [table_names.input_table(dataset, read.local_table) for read in labeling.inputs.values()]
     for table in (before.table, *inputs):
         for partition in sorted(table_store.manifest(table).partitions)[:1]:
             schema = pl.read_parquet_schema(table_store.paths(table, [partition])[partition])

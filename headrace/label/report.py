@@ -154,7 +154,7 @@ def _gold_answers(
     if not labeling.gold:
         return {}
     gold = (
-        table_store.scan(table_names.input_table(dataset, labeling.gold.table))
+        table_store.scan(table_names.input_table(dataset, labeling.gold.local_table))
         .select(*labeling.keys, "answer")
         .collect()
     )

@@ -31,7 +31,8 @@ def draw_sample(
         InvalidItemError: The sample is not what the declaration says.
     """
     inputs = {
-        name: table_store.scan(table_names.input_table(dataset, read.table)) for name, read in labeling.inputs.items()
+        name: table_store.scan(table_names.input_table(dataset, read.local_table))
+        for name, read in labeling.inputs.items()
     }
     rows = labeling.sample(params=params, **inputs)
     _check_sample(dataset, labeling, rows)

@@ -13,14 +13,18 @@ from msgspec import to_builtins
 
 from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTableError, format_names
 from headrace.lineage.row_lookup import RowMatch
+from headrace.release.branches import list_releases
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_of
+from headrace.storage.released_inputs import ReleasedInput
 
 QUERY = "query"
 """Metadata of a raw partition that identifies its source."""
 
 CURRENT, CHANGED, REMOVED = "current", "changed", "removed"
+RELEASED = "released"
+"""Status of a partition of another dataset, which is read at a release."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class LineageNode:
         table: The table.
         partition: The partition; of several objects, the entry of one.
         md5: Hash of the bytes that were read.
-        status: `current`, or `changed` or `removed` in its table since it was read.
+        status: `current`, or `changed` or `removed` in its table since it was read; `released` where another dataset
+            reads it at a release.
         release: The release that the entry was taken from, if the status is not `current`.
         entry: The manifest entry; None if no release has these bytes.
         producer: For a side output, the table whose computation wrote it.
@@ -205,10 +210,22 @@ class LineageBuilder:
 
     def _with_inputs(self, node: LineageNode, tables: DatasetRevision) -> LineageNode:
         producer, inputs = None, node.entry.inputs if node.entry else {}
+        if released := ReleasedInput.of_manifest(tables.manifest(node.table)):
+            return replace(node, inputs=(self._released(released, node),))
         if not inputs and not node.source:
             producer, inputs = _find_producer(node, tables)
         nodes = [self.node(table, name, md5) for table in sorted(inputs) for name, md5 in sorted(inputs[table].items())]
         return replace(node, producer=producer, inputs=tuple(nodes))
+
+    def _released(self, released: ReleasedInput, node: LineageNode) -> LineageNode:
+        """The partition of another dataset that a raw one is, traced there."""
+        dataset, store = released.table.split("/")[1], self.tables.table_store
+        unknown = LineageNode(released.table, node.partition, node.md5, RELEASED, released.release, None)
+        if released.release not in list_releases(store, dataset):
+            return unknown
+        other = LineageBuilder(DatasetRevision(store, dataset, released.release), ReleaseHistory(store, dataset))
+        traced = other.node(released.table, node.partition, node.md5)
+        return replace(traced, status=RELEASED, release=released.release) if traced.status == CURRENT else unknown
 
 
 def _find_producer(node: LineageNode, tables: DatasetRevision) -> tuple[str | None, Mapping[str, Mapping[str, str]]]:

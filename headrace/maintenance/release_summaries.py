@@ -13,6 +13,7 @@ from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.guards.finding import Acceptance
 from headrace.maintenance.added_objects import Outs, commit_outs, compare_outs
 from headrace.maintenance.record_cache import RecordCache
+from headrace.maintenance.released_readers import find_readers
 from headrace.maintenance.training_set_locks import find_locks
 from headrace.release.branches import Branches, list_releases
 from headrace.release.guards import read_acceptances
@@ -25,6 +26,9 @@ from headrace.storage.pruned_releases import ReleasedTable, TableTotals, Tombsto
 from headrace.storage.table_store import TableStore
 
 FOLDER = Path(".headrace/release-summaries")
+
+MOST_READERS = 3
+"""Readers of a release that are named: one is enough to keep it."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class ReleaseNeeds:
         online: The release that is online; empty if none is.
         online_error: Why that is unknown; empty if it is known.
         locks: Release → lock files of training sets that name it.
+        readers: Release → what reads its tables from other datasets: their releases, branches and the workspace.
     """
 
     online: str
     online_error: str
     locks: Mapping[str, Sequence[str]]
+    readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def find(cls, dataset: Dataset, table_store: TableStore, settings: Settings) -> "ReleaseNeeds":
@@ -62,12 +68,14 @@ class ReleaseNeeds:
             online = online_release(dataset, settings)
         except HeadraceError as found:
             error = str(found)
-        return cls(online, error, find_locks(table_store.root, dataset.name, Branches.configured(table_store.root)))
+        locks = find_locks(table_store.root, dataset.name, Branches.configured(table_store.root))
+        return cls(online, error, locks, find_readers(table_store, dataset.name))
 
     def reasons(self, release: str) -> list[str]:
         """Why a release is kept besides the policy."""
         online = ["online"] if release == self.online else []
-        return online + [f"lock {path}" for path in self.locks.get(release, ())]
+        reading = [f"read by {name}" for name in self.readers.get(release, ())[:MOST_READERS]]
+        return online + [f"lock {path}" for path in self.locks.get(release, ())] + reading
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The tables that a dataset's tables read: unknown ones, those of another dataset, cycles, and the order."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import NoneType
 
 from headrace.dataset import (
     KNOWN_TIME,
@@ -14,8 +16,10 @@ from headrace.dataset import (
     KernelTable,
     LabelingTask,
     ObjectSource,
+    ReleaseSource,
     Source,
     TableSource,
+    pointer_name,
 )
 from headrace.partitions import UTC_DAYS, UTC_ZONE, Days, Partitions, Static, TimePartitions
 from headrace.project.faults import Fault, argument, function_name
@@ -24,7 +28,15 @@ from headrace.text import closest
 from headrace.transform.kernel import takes_interval
 from headrace.transform.known_times import KNOWN_STATES
 
-Maker = Source | KernelTable | LabelingTask
+LATEST = "latest"
+"""In place of a release: the latest one."""
+
+FOREIGN_STATES = ("validated", "rejected", "derived", "features", "labels")
+"""States of the tables of other datasets that can be read; annotations are read by who aggregates them."""
+
+FOREIGN_TABLE = re.compile(rf"[a-z][a-z0-9_]*:({'|'.join(FOREIGN_STATES)})/[a-z][a-z0-9_]*")
+
+Maker = Source | ReleaseSource | KernelTable | LabelingTask
 Reads = Mapping[tuple[str, ...], str]
 """Argument of a declaration → table that it reads."""
 
@@ -49,6 +61,7 @@ class TableGraph:
         dataset, makers = self.dataset, dict[str, Maker]()
         for source in dataset.sources:
             makers |= {f"{state}/{source.name}": source for state in ("raw", "validated", "rejected")}
+        makers |= {f"raw/{source.name}": source for source in dataset.release_sources}
         makers |= {f"annotations/{labeling.name}": labeling for labeling in dataset.labels}
         makers |= {f"{table.state}/{table.name}": table for table in dataset.kernel_tables}
         makers |= {f"{state}/{it.name}": it for it in dataset.labels for state in ("labels", "rejected")}
@@ -98,8 +111,11 @@ class TableGraph:
     ) -> Iterator[Fault]:
         if fault := _lookback_fault(read.lookback):
             yield Fault(declared, path, fault)
+        if read.other_dataset or read.release or read.partitions is not None:
+            yield from (Fault(declared, path, text) for text in self._release_faults(read))
+            return
         maker = self.makers.get(read.table)
-        if maker is None:
+        if maker is None or isinstance(maker, ReleaseSource):
             yield Fault(declared, path, self._unknown(read.table))
         elif isinstance(maker, Source) and read.table.startswith("raw/") and not _is_parquet(maker):
             yield Fault(
@@ -109,6 +125,38 @@ class TableGraph:
                 f" 'validated/{maker.name}'",
             )
 
+    def _release_faults(self, read: Input) -> Iterator[str]:
+        """What is wrong with an input of another dataset, or with one of the own that says it were one."""
+        cut: object = read.partitions
+        if not read.other_dataset:
+            yield (
+                f"`release` and `partitions` are of tables of other datasets, and {read.table!r} is of this one: leave"
+                " them out, or name the dataset, 'flights:features/delays'"
+            )
+            return
+        if not FOREIGN_TABLE.fullmatch(read.table):
+            yield (
+                f"expected the table of another dataset as 'flights:features/delays', of {', '.join(FOREIGN_STATES)},"
+                f" found {read.table!r}: correct it"
+            )
+        elif read.other_dataset == self.dataset.name:
+            yield f"{read.table!r} is a table of this dataset: name it {read.named_table!r}, without `release`"
+        if read.release != LATEST and not re.fullmatch(rf"{re.escape(read.other_dataset)}/[1-9][0-9]*", read.release):
+            yield (
+                f'{read.table!r} is read at a release: expected `release="latest"` or one such as'
+                f' `release="{read.other_dataset}/12"`, found {read.release!r}'
+            )
+        if not isinstance(cut, Partitions | NoneType):
+            yield f"expected partitions such as Daily(), found {cut!r}"
+        first = next((it.read for it in self.dataset.release_sources if it.name == pointer_name(read.table)), read)
+        if (first.table, first.release, first.partitions) != (read.table, read.release, read.partitions):
+            yield (
+                f"another input reads {first.table!r} at release={first.release!r}, partitions={first.partitions!r}:"
+                " a dataset reads a table at one release, so write the same in both"
+            )
+        if any(source.name == pointer_name(read.table) for source in self.dataset.sources):
+            yield f"a source is named {pointer_name(read.table)!r}, which is where {read.table!r} is kept: rename it"
+
     def _unknown(self, table: object) -> str:
         name, readable = str(table), [known for known in self.makers if not known.startswith("raw/")]
         parts = name.split("/")
@@ -116,8 +164,8 @@ class TableGraph:
             state, dataset, own = parts
             if dataset != self.dataset.name:
                 return (
-                    f"{name!r} is a table of another dataset, and a dataset reads its own tables only: declare the"
-                    f" source in {self.dataset.name or 'this dataset'}, too"
+                    f"{name!r} is a table of another dataset, which is read at a release:"
+                    f" Input('{dataset}:{state}/{own}', release=\"latest\")"
                 )
             return f"there is no table {name!r}: tables are named without the dataset, {f'{state}/{own}'!r}"
         return f"there is no table {name!r}{closest(name, readable)}; its tables: {', '.join(readable)}"
@@ -161,7 +209,7 @@ class TableGraph:
             maker = self.makers.get(name)
             if isinstance(maker, DerivedTable) and KNOWN_TIME not in maker.columns:
                 known |= dict.fromkeys(self._known_inputs(name))
-            elif name.partition("/")[0] in KNOWN_STATES:
+            elif name.partition(":")[2].partition("/")[0] in KNOWN_STATES or name.partition("/")[0] in KNOWN_STATES:
                 known[name] = None
         return list(known)
 
@@ -178,7 +226,7 @@ class TableGraph:
     def _partition_faults(self, table: KernelTable) -> Iterator[Fault]:
         """Partitions that a table cannot have, and lookbacks that do not fit those of an input."""
         declared, driver = argument(table, "partitions"), next(iter(table.inputs.values()))
-        driving = self.dataset.partitions_of(driver.table)
+        driving = self.dataset.partitions_of(driver.local_table)
         own = driving if declared is None else declared
         if not isinstance(own, Partitions):
             yield Fault(table, ("partitions",), f"expected partitions such as Daily(), found {own!r}")
@@ -209,7 +257,7 @@ class TableGraph:
 
     def _zone_faults(self, table: KernelTable, keyword: str, read: Input) -> Iterator[Fault]:
         """Whole days of elapsed time on a table that is cut by local days, which may have 23 or 25 hours."""
-        zone, lookback = self.dataset.partitions_of(read.table).timezone, read.lookback
+        zone, lookback = self.dataset.partitions_of(read.local_table).timezone, read.lookback
         if zone == UTC_ZONE or not isinstance(lookback, timedelta) or not lookback or lookback % timedelta(days=1):
             return
         path = ("inputs", str(keyword), "lookback")

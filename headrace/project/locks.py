@@ -29,7 +29,7 @@ def all_lock_names(table_store: TableStore) -> Iterator[str]:
         dataset = load_dataset(name)
         yield f"release/{name}"
         yield f"runs/{name}"
-        yield from (raw_table(name, source.name) for source in dataset.sources)
+        yield from (raw_table(name, source.name) for source in dataset.raw_sources)
         yield from (labeling_tables.annotations_table(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.dataset_stages(dataset):
             yield from (stage.table, *stage.companion_tables)

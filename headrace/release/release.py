@@ -26,13 +26,14 @@ from headrace.release.guards import check_guards, forget_released, note_lines
 from headrace.release.held_labels import hold_unfinished_labels
 from headrace.release.histories import history_tables, merge_histories
 from headrace.release.records import DatasetRecords, Records
-from headrace.release.retired_tables import RetiredTable, read_retired_tables
+from headrace.release.retired_tables import read_retired_tables
 from headrace.release.workspace import follow_release, starting_point
 from headrace.storage import git, git_commits, git_remote
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.manifest import HEAD_FILE
+from headrace.storage.retired_tables import RetiredTable
 from headrace.storage.table_store import TableStore
 
 MERGES = 5

@@ -5,46 +5,23 @@ refuses the release. Earlier releases keep every table that they have.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.dataset import Dataset
-from headrace.errors import HeadraceError
 from headrace.guards.gate import accepting_person
 from headrace.project.declared_tables import declared_tables
 from headrace.project.findings import Finding
 from headrace.storage import git
-from headrace.storage.files import atomic_write, dump_yaml, load_yaml, parse_mapping
+from headrace.storage.files import atomic_write, dump_yaml, load_yaml
+from headrace.storage.retired_tables import FILE, RetiredTable, decode_retired_tables, parse_retired_tables
 from headrace.workspace import PACKAGE
 
-FILE = "retired_tables.yaml"
 HEADER = (
     "# Written by `headrace drop` and `headrace rename`, and committed: tables that releases leave out, and why.\n"
     "# Remove the entry of a table that is declared again.\n"
 )
-
-
-@dataclass(frozen=True)
-class RetiredTable:
-    """Why a table is not part of further releases.
-
-    Attributes:
-        reason: Why it was dropped, or that it was renamed.
-        by: Who did it.
-        at: When (UTC), in ISO 8601.
-        renamed_to: Its new name; empty if it was dropped.
-    """
-
-    reason: str
-    by: str
-    at: str
-    renamed_to: str = ""
-
-    def __str__(self) -> str:
-        """One line for people."""
-        what = f"renamed to {self.renamed_to}" if self.renamed_to else "dropped"
-        return f"{what} by {self.by} on {self.at[:16].replace('T', ' ')} UTC: {self.reason}"
 
 
 def read_retired_tables(root: Path) -> dict[str, RetiredTable]:
@@ -55,12 +32,7 @@ def read_retired_tables(root: Path) -> dict[str, RetiredTable]:
         HeadraceError: It holds something else.
     """
     path = root / FILE
-    return _parse(load_yaml(path), str(path)) if path.exists() else {}
-
-
-def parse_retired_tables(text: bytes) -> dict[str, RetiredTable]:
-    """The same, from the file's content at some commit."""
-    return _parse(parse_mapping(text, Path(FILE)), FILE)
+    return decode_retired_tables(load_yaml(path), str(path)) if path.exists() else {}
 
 
 def retire_tables(root: Path, tables: Iterable[str], reason: str, renamed: Mapping[str, str] | None = None) -> None:
@@ -94,16 +66,6 @@ def find_declared_again(datasets: Iterable[Dataset], root: Path) -> Iterator[Fin
 
 def _written(table: RetiredTable) -> dict[str, str]:
     return {name: value for name, value in asdict(table).items() if value}
-
-
-def _parse(content: Mapping[str, object], where: str) -> dict[str, RetiredTable]:
-    try:
-        return {table: RetiredTable(**fields) for table, fields in content.items()}  # type: ignore[arg-type]
-    except TypeError as error:
-        raise HeadraceError(
-            f"{where}: expected a mapping of tables to `reason`, `by`, `at` and perhaps `renamed_to`: {error}. Restore"
-            f" it: `git checkout -- {FILE}`."
-        ) from None
 
 
 def retired_datasets(root: Path, commit: str) -> set[str]:

@@ -123,7 +123,7 @@ class ProjectTests:
 
     def test_a_table_reads_only_what_an_earlier_stage_makes(self, dataset: Dataset) -> None:
         """Inputs are tables of the dataset, declared before what reads them."""
-        made = {f"raw/{dataset.name}/{source.name}" for source in dataset.sources}
+        made = {f"raw/{dataset.name}/{source.name}" for source in dataset.raw_sources}
         made |= {annotations_table(dataset, labeling) for labeling in dataset.labels}
         for stage in graph.dataset_stages(dataset):
             assert set(stage.reads) <= made, stage.table

@@ -14,6 +14,7 @@ from headrace.dataset import (
     KNOWN_TIME,
     UNPARTITIONED,
     UTC_MICROSECONDS,
+    Input,
     KernelTable,
 )
 from headrace.engine.stage import scan_inputs
@@ -140,14 +141,16 @@ def scan_input(table: KernelTable, day: str, name: str, paths: Mapping[str, Path
     if not paths:
         raise InputMissingError(
             f"{table.state} {table.name} {day}: {table.inputs[name].table}, which the kernel reads as `{name}`, has no"
-            f" partition yet, so its columns are not known. {_advice(table.inputs[name].table)}, then run the same"
+            f" partition yet, so its columns are not known. {_advice(table.inputs[name])}, then run the same"
             " command again: `headrace status` shows what there is."
         )
     return scan_inputs(paths)
 
 
-def _advice(table: str) -> str:
-    if table.startswith("labels/"):
+def _advice(read: Input) -> str:
+    if read.other_dataset:
+        return "Ingest it first (`headrace ingest`)"
+    if read.table.startswith("labels/"):
         return "Collect its answers first (`headrace label collect`)"
     return "Ingest and validate its source first"
 

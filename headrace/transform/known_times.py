@@ -46,7 +46,7 @@ def check_known_times(  # noqa: PLR0913, PLR0917  what the kernel was called wit
     """
     if KNOWN_TIME not in rows.columns or not rows.height:
         return
-    names = {name for name, read in table.inputs.items() if read.table.partition("/")[0] in KNOWN_STATES}
+    names = {name for name, read in table.inputs.items() if read.named_table.partition("/")[0] in KNOWN_STATES}
     frames = {name: kernel.scan_input(table, first, name, files[name]) for name in names}
     timed = {name: frame for name, frame in frames.items() if KNOWN_TIME in frame.collect_schema()}
     newest = _newest(timed)

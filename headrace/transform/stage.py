@@ -73,7 +73,7 @@ class ComputedTable:
 
 def kernel_stage(dataset: Dataset, table: KernelTable) -> Stage:
     """The stage that computes a feature table or a derived table."""
-    reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
+    reads = {read.local_table.replace("/", f"/{dataset.name}/", 1): read for read in table.inputs.values()}
     own = dataset.partitions_of(f"{table.state}/{table.name}")
     computed = ComputedTable(
         table,
@@ -98,7 +98,7 @@ def kernel_stage(dataset: Dataset, table: KernelTable) -> Stage:
 
 
 def _read_table(dataset: Dataset, read: Input) -> ReadTable:
-    return ReadTable(dataset.partitions_of(read.table), read.lookback, dataset.is_history(read.table))
+    return ReadTable(dataset.partitions_of(read.local_table), read.lookback, dataset.is_history(read.table))
 
 
 def partitions(

@@ -9,6 +9,7 @@ from typing import Any
 import minimal_dataset
 from minimal_dataset import create_table_store, raw_day, run_all_stages, write_raw_partitions
 
+from headrace.dataset import Input
 from headrace.project.declaration_check import check_declaration
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,17 @@ def test_the_recipe_of_a_derived_table_is_checked_and_computed(tmp_path: Path) -
     ]
 
 
-def recipe(section: str) -> dict[str, Any]:
+def test_the_inputs_of_other_datasets_are_kept_where_the_page_says() -> None:
+    names = recipe("Tables of other datasets", Input=Input)
+
+    assert names["DELAYS"].local_table == names["PINNED"].local_table == "raw/flights__features__carrier_delays"
+    table = replace(minimal_dataset.FEATURES, inputs={"sales": names["DELAYS"]})
+    assert check_declaration(replace(minimal_dataset.DATASET, features=(table,)), ROOT) == []
+
+
+def recipe(section: str, **provided: object) -> dict[str, Any]:
     """What the Python of a section of the page defines."""
     text = (ROOT / "docs/tables.md").read_text("utf-8").split(f"\n## {section}\n", 1)[1].split("\n## ")[0]
-    names: dict[str, Any] = {"__name__": "docs.tables"}
+    names: dict[str, Any] = {"__name__": "docs.tables", **provided}
     exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)  # noqa: S102  our own page
     return names

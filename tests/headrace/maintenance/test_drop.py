@@ -22,9 +22,10 @@ from headrace.maintenance.drop import (
     find_dropped,
 )
 from headrace.project.declared_tables import find_undeclared
-from headrace.release.retired_tables import FILE, find_declared_again, read_retired_tables
+from headrace.release.retired_tables import find_declared_again, read_retired_tables
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.files import dump_yaml
+from headrace.storage.retired_tables import FILE
 
 TINY = dataset("tiny")
 MANY = dict.fromkeys(range(1, 4), 1)

@@ -20,10 +20,11 @@ from headrace.maintenance.rename import (
     rename_tables,
 )
 from headrace.project import graph
-from headrace.release.retired_tables import FILE, read_retired_tables
+from headrace.release.retired_tables import read_retired_tables
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.files import dump_yaml
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.retired_tables import FILE
 
 TINY = dataset("tiny")
 MANY = dict.fromkeys(range(1, 4), 1)

@@ -230,6 +230,26 @@ def kernel_of_anything(**frames: pl.LazyFrame) -> pl.LazyFrame:
     return frames["sales"]
 
 
+def foreign(name: str, **fields: Any) -> Dataset:  # noqa: ANN401  of an input
+    return with_features(inputs={"sales": Input(name, **fields)})
+
+
+def test_a_table_is_read_at_one_release_and_where_no_source_is() -> None:
+    inputs = {"sales": Input("shops:features/sales", release="latest")}
+    pinned = {"sales": Input("shops:features/sales", release="shops/1")}
+    tables = (
+        replace(minimal_dataset.FEATURES, inputs=inputs),
+        replace(minimal_dataset.FEATURES, name="b", inputs=pinned),
+    )
+    source = replace(minimal_dataset.SALES, name="shops__features__sales")
+
+    (twice,) = problems(dataset(features=tables))
+    (taken,) = problems(dataset(features=tables[:1], sources=(source,)))
+
+    assert "another input reads 'shops:features/sales' at release='latest'" in twice
+    assert "a source is named 'shops__features__sales', which is where 'shops:features/sales' is kept" in taken
+
+
 @pytest.mark.parametrize(
     ("declared", "problem"),
     [
@@ -271,6 +291,13 @@ def kernel_of_anything(**frames: pl.LazyFrame) -> pl.LazyFrame:
         (with_features(inputs={"sales": Input("raw/sales")}), "holds the source's files as they came"),
         (with_features(inputs={"sales": Input("validated/tiny/sales")}), "named without the dataset"),
         (with_features(inputs={"sales": Input("validated/shops/sales")}), "is a table of another dataset"),
+        (foreign("shops:features/sales"), "one such as `release=\"shops/12\"`, found ''"),
+        (foreign("shops:features/sales", release="trips/1"), "found 'trips/1'"),
+        (foreign("shops:raw/sales", release="latest"), "of validated, rejected, derived, features, labels, found"),
+        (foreign("shops:sales", release="latest"), "table of another dataset as 'flights:features/delays'"),
+        (foreign("tiny:validated/sales", release="latest"), "is a table of this dataset: name it 'validated/sales'"),
+        (foreign("validated/sales", release="latest"), "`release` and `partitions` are of tables of other datasets"),
+        (foreign("shops:features/sales", release="latest", partitions="day"), "expected partitions such as Daily()"),
         (with_features(inputs={"sales": Input("validated/sales", -1)}), "expected a lookback of 0 to 36,525"),
         (with_features(inputs={"sales": Input("validated/sales", True)}), "found True"),
         (with_features(inputs={"sales": Input("features/totals")}), "it reads itself, 'features/totals'"),
