@@ -136,7 +136,8 @@ def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, 
         SchemaChangedError: A column is missing, renamed or added.
     """
     added = [*JSON_COLUMNS] if FAULT in frame.columns else []
-    is_json = bool(added) and all(frame.schema[name] == JSON_VALUE for name in frame.columns if name not in added)
+    own = [dtype for name, dtype in frame.schema.items() if name not in JSON_COLUMNS]
+    is_json = bool(added) and (JSON_VALUE in own or not own)
     rows = _with_every_key(frame, contract) if is_json else frame
     check_columns(where, [each for each in rows.columns if each not in added], contract, source)
     return rows[[*contract.columns, *added]]
