@@ -121,6 +121,8 @@ def read_excel(path: Path, dialect: ExcelDialect | None = None, *, request: Read
         raise refused(path, str(error) if isinstance(error, InvalidWorkbookError) else f"damaged: {error}") from error
     check_limit(path, "columns", facts.width, dialect.max_columns)
     texts, ms, errors = _load(path, content, dialect.sheet)
+    if facts.faults and texts.width != facts.value_width:
+        raise refused(path, "it has cells without a value, and calamine reads other columns than its XML names")
     names = _names(path, texts, dialect.header_row - 1)
     start = dialect.header_row + dialect.skip_rows
     columns = [pl.nth(place).alias(name) for place, name in names.items()]

@@ -18,12 +18,18 @@ WORKBOOK, RELATIONSHIPS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 
-CELL = re.compile(rb"<(?:\w+:)?c((?:\s[^>]*?)?)(?:/>|>(.*?)</(?:\w+:)?c>)", re.DOTALL)
+TAG = re.compile(rb"<(?:\w+:)?(row|c|v|is|f)((?:\s[^<>]*?)?)(/?)>")
+"""Tags that open an element. Rows and cells say where they are, or come after the one before."""
+
+ROW_NUMBER = re.compile(rb'\sr="([0-9]{1,7})"')
 PLACE = re.compile(rb'\sr="([A-Z]{1,3})([0-9]{1,7})"')
 MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
-VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)(?:\s[^>]*)?>[^<]|<(?:\w+:)?is[ >]")
-FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
 TEXT_RESULT = re.compile(rb'\st="(?:str|s|inlineStr)"')
+
+NO_STORED_VALUE = "formula without a stored value"
+
+MAX_FAULTS = 1_000_000
+"""Most formulas without a stored value: each takes some hundred bytes of memory."""
 
 MAX_PART_BYTES = 16 << 20
 """Most bytes of the list of sheets: its elements take many times their text."""
@@ -42,12 +48,14 @@ class SheetFacts:
     Attributes:
         height: Rows up to the last cell.
         width: Columns from the first one that has a value up to the last cell.
+        value_width: Columns from the first one to the last one that has a value.
         is_1904: Whether the workbook counts days from 1904 on.
         faults: Cell, its column counted from the first one that has a value → why it has no value of its own.
     """
 
     height: int = 0
     width: int = 0
+    value_width: int = 0
     is_1904: bool = False
     faults: Mapping[Cell, str] = field(default_factory=dict)
 
@@ -115,17 +123,10 @@ def _tag(element: ET.Element) -> str:
 
 
 def _facts(xml: bytes, max_cells: int, *, is_1904: bool) -> SheetFacts:
-    height = end_column = 0
-    columns: set[int] = set()
-    faults: dict[Cell, str] = {}
-    for attributes, inner in CELL.findall(xml):
-        if place := PLACE.search(attributes):
-            row, column = _cell(*place.groups())
-            height, end_column = max(height, row + 1), max(end_column, column + 1)
-            if VALUE.search(inner):
-                columns.add(column)
-            elif FORMULA.search(inner) and not TEXT_RESULT.search(attributes):
-                faults[row, column] = "formula without a stored value"
+    scan = _Scan()
+    for tag in TAG.finditer(xml):
+        scan.add(tag, is_filled=not tag[3] and xml[tag.end() : tag.end() + 1] != b"<")
+    height, end_column, columns, faults = scan.height, scan.end_column, scan.columns, scan.faults
     _check_cells("cells", height * end_column, max_cells)
     merged = [
         (_cell(column, row), (min(last[0], height - 1), min(last[1], end_column - 1)))
@@ -138,7 +139,37 @@ def _facts(xml: bytes, max_cells: int, *, is_1904: bool) -> SheetFacts:
         faults |= _covered(*area)
     left = min(columns, default=0)
     places = {(row, column - left): why for (row, column), why in faults.items()}
-    return SheetFacts(height, end_column - left, is_1904, places)
+    value_width = max(columns, default=-1) - left + 1
+    return SheetFacts(height, end_column - left, value_width, is_1904, places)
+
+
+class _Scan:
+    """What the tags of a sheet say, one after the other."""
+
+    def __init__(self) -> None:
+        self.row = self.column = -1
+        self.height = self.end_column = 0
+        self.columns: set[int] = set()
+        self.faults: dict[Cell, str] = {}
+        self.is_text = False
+
+    def add(self, tag: re.Match[bytes], *, is_filled: bool) -> None:
+        """Take one more tag, and whether text follows it."""
+        name, attributes = tag[1], tag[2]
+        if name == b"row":
+            number = ROW_NUMBER.search(attributes)
+            self.row, self.column = int(number[1]) - 1 if number else self.row + 1, -1
+        elif name == b"c":
+            place = PLACE.search(attributes)
+            self.row, self.column = _cell(*place.groups()) if place else (self.row, self.column + 1)
+            self.height, self.end_column = max(self.height, self.row + 1), max(self.end_column, self.column + 1)
+            self.is_text = TEXT_RESULT.search(attributes) is not None
+        elif name == b"f" and not self.is_text:
+            self.faults[self.row, self.column] = NO_STORED_VALUE
+            _check_cells("formulas without a stored value", len(self.faults), MAX_FAULTS)
+        elif name == b"is" or (name == b"v" and is_filled):
+            self.columns.add(self.column)
+            self.faults.pop((self.row, self.column), None)
 
 
 def _check_cells(what: str, found: int, most: int) -> None:

@@ -82,16 +82,17 @@ def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, 
         SchemaChangedError: A column is missing, renamed or added, and the contract does not say so.
     """
     added = [name for name in CSV_COLUMNS if name in frame.columns]
-    is_json = bool(added) and all(frame.schema[it] == JSON_VALUE for it in frame.columns if it not in added)
+    own = [dtype for it, dtype in frame.schema.items() if it not in added]
+    is_json = bool(added) and (JSON_VALUE in own or not own)
     rows = _with_every_key(frame, contract) if is_json else frame
     renamed = _renamed_columns(rows.columns, contract.histories)
-    own = rows.rename(renamed) if renamed else rows
-    absent = {it for it, history in contract.histories.items() if _is_absent(own, it, history, name)}
+    known = rows.rename(renamed) if renamed else rows
+    absent = {it for it, history in contract.histories.items() if _is_absent(known, it, history, name)}
     check_columns(where, rows[[it for it in rows.columns if it not in added]], contract, source, name, absent)
     present = [it for it in contract.columns if it not in absent]
     earlier = {new: old for old, new in renamed.items() if old in contract.histories[new].renamed_from}
     return RawRows(
-        own[[*present, *added]],
+        known[[*present, *added]],
         contract.fitted(name, frozenset(present)),
         {new: old for new, old in earlier.items() if new in present},
     )

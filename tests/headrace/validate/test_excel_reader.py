@@ -203,7 +203,7 @@ def test_rows_begin_below_the_header_and_a_sheet_may_begin_anywhere(tmp_path: Pa
 
 
 def test_a_formula_in_a_sheet_that_begins_to_the_right_is_found_in_its_column(tmp_path: Path) -> None:
-    content = workbook([["", *HEADER], ["", number(1), formula()]])
+    content = workbook([['<c s="1"/>', *HEADER], ['<c s="1"/>', number(1), formula(), '<c s="1"/>']])
 
     assert read_excel(write(tmp_path, content)).row(0)[2] == "excel(formula without a stored value in v)"
 
@@ -240,6 +240,20 @@ def test_one_cell_in_the_last_corner_does_not_make_a_sheet_of_billions(tmp_path:
             archive.writestr(name, content)
 
     assert "17,179,869,184 cells, more than the 50,000,000 allowed" in reason_for(path)
+
+
+def test_rows_that_say_where_they_are_count_though_their_cells_do_not(tmp_path: Path) -> None:
+    path = write(tmp_path, workbook([HEADER]))
+    sheet = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    far = b'<row r="1048576">' + b"<c><v>1</v></c>" * 100 + b"</row></sheetData>"
+    parts[sheet] = parts[sheet].replace(b"</sheetData>", far)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+    assert "104,857,600 cells, more than the 50,000,000 allowed" in reason_for(path)
 
 
 def test_a_merged_range_of_the_whole_sheet_is_bounded(tmp_path: Path) -> None:
