@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace.dataset import DATABASE_URL, ObjectSource
+from headrace.object_location import FOLDER_SCHEME
 from headrace.settings import Settings
-from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import SampleError
 from headrace.templates.declaration import SourceDraft, column_code
 from headrace.templates.inference import InferredTable, infer_table

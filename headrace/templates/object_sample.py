@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from headrace.object_location import FOLDER_SCHEME
 from headrace.settings import Settings
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import CsvSample, SampleError, decompress_head, parse_csv, read_head
 from headrace.templates.inference import parse_days
 from headrace.templates.partition_pattern import PartitionPattern, infer_pattern, single_object_pattern
