@@ -132,6 +132,9 @@ class Connection(BaseSettings):
     sas_token: SecretStr | None = None
     """Azure: one of them; without them, the usual chain."""
 
+    anonymous: bool = False
+    """Google and Azure: requests are not signed, as a public bucket allows."""
+
     prefix: str = Field("", exclude=True)
     """What the names of its variables begin with."""
 

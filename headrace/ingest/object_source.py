@@ -12,7 +12,7 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.engine.partition_errors import to_known_error
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
-from headrace.object_location import FOLDER_SCHEME, InvalidLocationError, ObjectLocation
+from headrace.object_location import AZURE, FOLDER_SCHEME, GOOGLE, InvalidLocationError, ObjectLocation
 from headrace.partitions import UTC_DAYS, UTC_ZONE, Partitions
 from headrace.settings import Settings
 from headrace.storage.connections import open_connection
@@ -119,7 +119,7 @@ def open_object_store(name: StoreName, settings: Settings, root: Path) -> Object
     if bucket.startswith(FOLDER_SCHEME):
         folder = LocalFolder.from_url(bucket, root)
         return folder.confined_to(name.folder, root) if name.folder else folder
-    if name.connection:
+    if name.connection or bucket.startswith((GOOGLE, AZURE)):
         return open_connection(bucket, name.connection)
     return Bucket(bucket, endpoint=settings.s3_endpoint)
 

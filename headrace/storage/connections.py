@@ -3,19 +3,27 @@
 from pydantic import SecretStr
 
 from headrace.errors import NotConfiguredError
+from headrace.object_location import AZURE, GOOGLE
 from headrace.settings import Connection, load_connection
+from headrace.storage.cloud_bucket import CloudBucket
 from headrace.storage.s3.bucket import Bucket
 
 AWS_REGION = "us-east-1"
 
 
-def open_connection(bucket: str, name: str) -> Bucket:
-    """The S3 bucket that a connection leads to.
+def open_connection(bucket: str, name: str) -> Bucket | CloudBucket:
+    """The bucket or container that a connection leads to.
+
+    Args:
+        bucket: As `ObjectLocation`.
+        name: Of the connection; empty for what the cloud's own environment variables say.
 
     Raises:
         NotConfiguredError: The connection has no variables, or such that cannot be used.
     """
-    connection = load_connection(name)
+    connection = load_connection(name) if name else Connection.model_construct()
+    if bucket.startswith((GOOGLE, AZURE)):
+        return CloudBucket(bucket, connection)
     region = connection.region or _profile_region(connection, name)
     return Bucket(
         bucket,

@@ -101,7 +101,7 @@ class ObstoreClient:
         return self._connected(WRITE_SECONDS)
 
     def _connected(self, seconds: float) -> Any:  # noqa: ANN401
-        return _obstore().store.S3Store(
+        return load_obstore().store.S3Store(
             self.place.bucket,
             config={**_address(self.place), **_credentials(self.place)},
             client_options={
@@ -116,7 +116,7 @@ class ObstoreClient:
         )
 
 
-def _obstore() -> Any:  # noqa: ANN401
+def load_obstore() -> Any:  # noqa: ANN401
     """The library, for those alone who talk to a bucket; whole."""
     with LOADING:
         import obstore.exceptions  # noqa: PLC0415
@@ -185,7 +185,7 @@ def _unquoted(etag: str | None) -> str:
 @contextmanager
 def _translate_errors() -> Iterator[None]:
     """Errors of obstore as ours."""
-    failures: type[Exception] = _obstore().exceptions.BaseError
+    failures: type[Exception] = load_obstore().exceptions.BaseError
     try:
         yield
     except (failures, OSError) as error:
