@@ -68,7 +68,7 @@ def keep(rows: pl.DataFrame) -> pl.DataFrame:
 SALES = Source(
     name="sales",
     location=ObjectSource(
-        bucket="file:.headrace/source", prefix="sales/", partition=r"sales/(?P<partition>.+)\\.csv", suffix=".csv"
+        location="file:.headrace/source/sales/", partition=r"(?P<partition>.+)\\.csv", suffix=".csv"
     ),
     read=read,
     contract=Sales,

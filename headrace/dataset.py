@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 
 from headrace.dataframely_import import dataframely as dy
+from headrace.object_location import ObjectLocation, parse_location
 from headrace.partitions import Daily, Lookback, Partitions, Unpartitioned
 
 UNPARTITIONED = Unpartitioned.NAME
@@ -132,16 +133,20 @@ class Guards:
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """A source that arrives as objects below a prefix of the bucket, one or several for a partition.
+    """A source that arrives as objects of a bucket, a container or a folder, one or several for a partition.
 
     Attributes:
-        prefix: What every key begins with, for example `flights/`.
-        partition: Regular expression over the whole key with a group `partition`; without that group, all rows are the
-            partition `all`. Several keys may match one partition: its rows are those of all these objects, in the order
-            of their keys. A key that does not match is reported, never read.
+        location: Address of the objects, a folder of them or one: `s3://bucket/orders/`, `gs://bucket/orders/`,
+            `az://container/orders/`, `file:data/orders/` relative to the project, `file:///srv/orders/`, or `orders/`
+            in the bucket of HEADRACE_BUCKET. It holds no credentials.
+        connection: Name of the environment variables with the endpoint and credentials of its server: `partner` stands
+            for HEADRACE_CONNECTION_PARTNER_ENDPOINT and others. By default those of the project's own bucket.
+        partition: Regular expression over what follows the location in a key, with a group `partition`; without that
+            group, all rows are the partition `all`. Several keys may match one partition: its rows are those of all
+            these objects, in the order of their keys. A key that does not match is reported, never read.
         suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
-        bucket: Name of the bucket; by default the one of HEADRACE_BUCKET. A folder can stand in for a bucket:
-            `file:pipelines/bikes/sample`, relative to the project, or `file:///srv/samples`.
+        prefix: In place of `location`, what every key begins with; then `partition` is matched with the whole key.
+        bucket: With `prefix`, the name of the bucket, or `file:` and the path of a folder that stands in for one.
         marker: File name of an object that says that its folder is complete, for example `_SUCCESS`; empty for none.
             With it, a partition is read once every folder that holds objects of it has a marker. Until then it waits:
             what its raw table has of it stays.
@@ -149,12 +154,25 @@ class ObjectSource:
             entry of its own in the raw table, named after its key, also where it is alone in its partition.
     """
 
-    prefix: str
-    partition: str
-    suffix: str
+    prefix: str = ""
+    partition: str = ".*"
+    suffix: str = ""
     bucket: str = ""
     marker: str = ""
-    media: bool = False
+    location: str = field(default="", kw_only=True)
+    connection: str = field(default="", kw_only=True)
+    media: bool = field(default=False, kw_only=True)
+
+    @property
+    def place(self) -> ObjectLocation:
+        """The bucket and the keys that it names.
+
+        Raises:
+            InvalidLocationError: `location` is no address.
+        """
+        if self.location:
+            return parse_location(self.location)
+        return ObjectLocation(self.bucket, self.prefix, is_base=False)
 
 
 @dataclass(frozen=True)

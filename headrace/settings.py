@@ -6,6 +6,7 @@ declaration.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -95,6 +96,77 @@ class Settings(BaseSettings):
 
     feast_online_store_path: str | None = Field(None, validation_alias="FEAST_ONLINE_STORE_PATH")
     """SQLite file of the online store, relative to `feature_repo/` if not absolute."""
+
+
+CONNECTION = re.compile(r"[a-z][a-z0-9_]*")
+"""What a connection may be called: the middle of the names of environment variables, in lower case."""
+
+
+class Connection(BaseSettings):
+    """Endpoint and credentials of one named connection: HEADRACE_CONNECTION_<NAME>_ENDPOINT and so on."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True, populate_by_name=True
+    )
+
+    endpoint: str | None = Field(None, pattern=r"^https?://[^\s@]+$")
+    """URL of the server, without credentials; by default AWS, Google or Azure."""
+
+    profile: str | None = None
+    """Name of a profile in AWS's configuration, with credentials and region."""
+
+    region: str | None = None
+
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    """S3 credentials; without them, the usual chain."""
+
+    credentials_file: str | None = None
+    """Google: path of the file with the service account."""
+
+    account: str | None = None
+    """Azure: name of the storage account."""
+
+    account_key: SecretStr | None = None
+    sas_token: SecretStr | None = None
+    """Azure: one of them; without them, the usual chain."""
+
+    anonymous: bool = False
+    """Google and Azure: requests are not signed, as a public bucket allows."""
+
+    prefix: str = Field("", exclude=True)
+    """What the names of its variables begin with."""
+
+
+def load_connection(name: str) -> Connection:
+    """The connection of this name, from the environment.
+
+    Raises:
+        NotConfiguredError: No variable of it is set, or one has a value that it cannot have.
+    """
+    prefix = connection_prefix(name)
+    variables = [f"{prefix}{each.upper()}" for each in Connection.model_fields if each != "prefix"]
+    if not any(os.environ.get(variable) for variable in variables):
+        raise NotConfiguredError(
+            f"connection {name!r}: expected its variables in the environment or in .env, found none. Set those it needs"
+            f" of {', '.join(variables)} (docs/sources.md)."
+        )
+    try:
+        connection = Connection(_env_prefix=prefix, prefix=prefix)
+    except ValidationError as error:
+        found = "; ".join(f"{prefix}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+        raise NotConfiguredError(f"connection {name!r}: {found}. Correct it in the environment or in .env.") from None
+    if bool(connection.access_key) != bool(connection.secret_key):
+        raise NotConfiguredError(
+            f"connection {name!r}: expected both or none of {prefix}ACCESS_KEY and {prefix}SECRET_KEY, found one."
+        )
+    return connection
+
+
+def connection_prefix(name: str) -> str:
+    """What the names of a connection's variables begin with."""
+    return f"HEADRACE_CONNECTION_{name.upper()}_"
 
 
 def load_settings(workspace: Path | None = None) -> Settings:

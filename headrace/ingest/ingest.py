@@ -42,7 +42,7 @@ from headrace.guards.future import clock, future_findings, starts_of
 from headrace.guards.gate import enforce
 from headrace.guards.vanished import TableLoss, table_loss
 from headrace.ingest.listing import SourceListing
-from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.ingest.object_source import ObjectListing, StoreName, open_object_store
 from headrace.ingest.release_source import ReleasedTableListing
 from headrace.partitions import Partitions
 from headrace.settings import Settings
@@ -266,21 +266,25 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
         partial(open_object_store, settings=settings, root=run.table_store.root)
     )  # one connection per bucket
     required = required_partitions(run.dataset)
-    unreachable: dict[str, HeadraceError] = {}
+    unreachable: dict[StoreName, HeadraceError] = {}
     for source in sources:
         if not isinstance(source.location, ObjectSource):
             continue
-        if error := unreachable.get(source.location.bucket):  # it would be waited for once more
+        with run.note_failure(source.name):
+            name = StoreName.from_source(source.location)
+        if source.name in run.failed:
+            continue
+        if error := unreachable.get(name):  # it would be waited for once more
             run.failed[source.name] = error
             continue
         with run.note_failure(source.name), run.table_store.lock_table(raw_table(run.dataset.name, source.name)):
-            store = open_store(source.location.bucket)
+            store = open_store(name)
             listing = ObjectListing.from_bucket(
                 run.table_store, store, source.location, threads, required.get(source.name)
             )
             run.results[source.name] = _sync_table(run, source, listing)
         if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
-            unreachable[source.location.bucket] = failure
+            unreachable[name] = failure
 
 
 def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> IngestResult:

@@ -12,8 +12,10 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.engine.partition_errors import to_known_error
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
+from headrace.object_location import AZURE, FOLDER_SCHEME, GOOGLE, InvalidLocationError, ObjectLocation
 from headrace.partitions import UTC_DAYS, UTC_ZONE, Partitions
 from headrace.settings import Settings
+from headrace.storage.connections import open_connection
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import FORMAT_1_FILE
@@ -28,7 +30,7 @@ from headrace.storage.partition_names import (
 )
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
-from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
+from headrace.storage.s3.objects import ObjectMeta, object_address
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -41,6 +43,10 @@ MAX_SHARED_NAME = MAX_NAME_BYTES - len(OBJECT_SEPARATOR) - LONG_KEY_HASH
 
 OTHER_NAME = "{!a} is no {}, such as {}: correct the pattern or the key, or declare the source's `partitions`"
 LONG_NAME = "its partition name has {:,} characters, more than the {:,} allowed"
+
+
+class InvalidSourceError(HeadraceError):
+    """A source is declared in a place that cannot be."""
 
 
 class ObjectStore(Protocol):
@@ -60,18 +66,69 @@ class ObjectStore(Protocol):
         """Write the bytes of the listed version to `path`."""
 
 
-def open_object_store(name: str, settings: Settings, root: Path) -> ObjectStore:
-    """The bucket `name`, or the folder that stands in for one.
+@dataclass(frozen=True)
+class StoreName:
+    """What one connection to a store is made for.
+
+    Attributes:
+        bucket: As `ObjectLocation`.
+        connection: As a source declares it.
+        folder: Of a folder of this machine, the address that is declared: its links do not lead out of it.
+    """
+
+    bucket: str
+    connection: str = ""
+    folder: ObjectLocation | None = None
+
+    @classmethod
+    def from_source(cls, source: ObjectSource) -> "StoreName":
+        """The store that a source is in.
+
+        Raises:
+            InvalidSourceError: Its location is no address.
+        """
+        place = place_of(source)
+        return cls(place.bucket, source.connection, place if place.is_folder and place.is_base else None)
+
+
+def place_of(source: ObjectSource) -> ObjectLocation:
+    """Where the objects of a source are.
+
+    Raises:
+        InvalidSourceError: Its location is no address.
+    """
+    try:
+        return source.place
+    except InvalidLocationError as error:
+        raise InvalidSourceError(f"location: {error}.") from None
+
+
+def open_object_store(name: StoreName, settings: Settings, root: Path) -> ObjectStore:
+    """The bucket, or the folder that stands in for one.
 
     Args:
-        name: As a source declares it; empty for the bucket of the settings.
+        name: As a source declares it; an empty bucket is that of the settings.
         settings: Default bucket, and endpoint.
         root: The project, which relative folders are relative to.
+
+    Raises:
+        NotConfiguredError: The connection has no variables, or such that cannot be used.
+        FolderError: There is no such folder.
     """
-    name = name or settings.bucket
-    if name.startswith(FOLDER_SCHEME):
-        return LocalFolder.from_url(name, root)
-    return Bucket(name, endpoint=settings.s3_endpoint)
+    bucket = name.bucket or settings.bucket
+    if bucket.startswith(FOLDER_SCHEME):
+        folder = LocalFolder.from_url(bucket, root)
+        return folder.confined_to(name.folder, root) if name.folder else folder
+    if name.connection or bucket.startswith((GOOGLE, AZURE)):
+        return open_connection(bucket, name.connection)
+    return Bucket(bucket, endpoint=settings.s3_endpoint)
+
+
+def list_objects(store: ObjectStore, place: ObjectLocation) -> Iterator[ObjectMeta]:
+    """The objects of a location; the one that its address names itself comes first."""
+    if place.object_key and (named := store.head(place.object_key)):
+        yield named
+    yield from store.list(place.prefix)
 
 
 @dataclass(frozen=True)
@@ -112,8 +169,9 @@ class ObjectListing:
             threads: Number of objects that are downloaded at the same time.
             partitions: What keys have to name, but for the whole table; None if any name will do.
         """
-        matched = match_partitions(source, bucket.list(source.prefix), partitions)
-        address = object_address(bucket.name, source.prefix)
+        place = place_of(source)
+        matched = match_partitions(source, list_objects(bucket, place), partitions)
+        address = object_address(bucket.name, place.object_key or place.prefix)
         return cls(table_store, bucket, address, matched, threads, partitions or UTC_DAYS)
 
     @property
@@ -260,7 +318,7 @@ def match_partitions(
         listed: The objects below its prefix.
         partitions: What keys have to name, but for the whole table; None if any name will do.
     """
-    pattern = re.compile(source.partition)
+    pattern, place = re.compile(source.partition), source.place
     found: dict[str, list[ObjectMeta]] = {}
     unmatched: list[str] = []
     invalid: dict[str, str] = {}
@@ -269,8 +327,10 @@ def match_partitions(
     for item in items:
         if source.marker and _file_name(item.key) == source.marker:
             complete.add(_folder(item.key))
-        elif (partition := _partition_name(pattern, item.key)) is None:
+        elif (partition := _partition_name(pattern, place.below(item.key))) is None:
             unmatched.append(item.key)
+        elif not _is_unicode(item.key):
+            invalid[item.key] = "its name is not UTF-8: rename the file"
         elif reason := _name_fault(partition, source.suffix, partitions):
             invalid[item.key] = reason
         else:
@@ -288,6 +348,15 @@ def match_partitions(
                 entry: by_key[key] for entry, key in object_entries(partition, by_key, is_media=source.media).items()
             }
     return MatchedObjects(objects, tuple(unmatched), invalid, tuple(sorted(waiting)), len(items))
+
+
+def _is_unicode(key: str) -> bool:
+    """Whether a key is text: the name of a file may be any bytes, and Python shows those as halves of characters."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folder(key: str) -> str:

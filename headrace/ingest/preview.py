@@ -23,13 +23,13 @@ from headrace.ingest.ingest import (
     split_unchanged,
 )
 from headrace.ingest.listing import SourceListing
-from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.ingest.object_source import ObjectListing, StoreName, open_object_store
 from headrace.ingest.release_source import ReleasedTableListing
+from headrace.object_location import FOLDER_SCHEME
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import entries_by_partition, recorded_interval
-from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class _Listers:
         self.required = required_partitions(dataset)
         self._store = cache(partial(open_object_store, settings=settings, root=table_store.root))
         self._transaction = cache(self._open_transaction)
-        self._unavailable: dict[str, TransientError] = {}
+        self._unavailable: dict[StoreName | str, TransientError] = {}
 
     def list_source(self, source: RawSource) -> SourceListing:
         """The source as it is now.
@@ -233,7 +233,7 @@ class _Listers:
         if isinstance(source, ReleaseSource):
             return ReleasedTableListing.resolve(self.table_store, self.dataset, source)
         location = source.location
-        place = location.bucket if isinstance(location, ObjectSource) else location.database
+        place = StoreName.from_source(location) if isinstance(location, ObjectSource) else location.database
         if place in self._unavailable:  # each attempt would wait as long as the first
             raise self._unavailable[place]
         try:
@@ -247,7 +247,11 @@ class _Listers:
         if isinstance(location, ObjectSource):
             threads = self.settings.threads or DEFAULT_THREADS
             return ObjectListing.from_bucket(
-                self.table_store, self._store(location.bucket), location, threads, self.required.get(source.name)
+                self.table_store,
+                self._store(StoreName.from_source(location)),
+                location,
+                threads,
+                self.required.get(source.name),
             )
         # Not needed in a run of objects, and slow to import.
         from headrace.ingest.database.backend import DatabaseError  # noqa: PLC0415

@@ -16,7 +16,7 @@ from headrace.project.findings import Finding
 from headrace.project.input_check import TableGraph
 from headrace.project.labeling_check import labeling_faults
 from headrace.project.params import param_faults, param_values
-from headrace.project.source_check import contract_place, module_file, source_faults
+from headrace.project.source_check import contract_place, module_file, same_place_faults, source_faults
 from headrace.project.source_lines import class_line, line_of
 
 SERVICE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?")
@@ -60,6 +60,7 @@ def _faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
         yield from _guarded(labeling, labeling_faults(labeling))
     yield from _guarded(dataset, _option_faults(dataset))
     yield from _guarded(dataset, _name_faults(dataset))
+    yield from _guarded(dataset, same_place_faults(dataset.sources))
     yield from _guarded(dataset, TableGraph(dataset).faults())
 
 

@@ -2,13 +2,14 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from headrace.dataset import ObjectSource, Source, TableSource
 from headrace.ingest.database.query_text import QueryTextError, check_query
+from headrace.object_location import FOLDER_SCHEME, InvalidLocationError
 from headrace.partitions import Partitions, Static, TimePartitions, Unpartitioned
 from headrace.project.faults import (
     Fault,
@@ -19,7 +20,7 @@ from headrace.project.faults import (
     number_faults,
     text_tuple_faults,
 )
-from headrace.storage.s3.objects import FOLDER_SCHEME
+from headrace.settings import CONNECTION
 from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.columns import bounds_of
 from headrace.validate.compile_contract import contract_of
@@ -55,6 +56,30 @@ def source_faults(source: Source, params: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(source, ("location",), f"expected an ObjectSource or a TableSource, found {location!r}")
     yield from _partition_faults(source, location)
     yield from _contract_faults(source, params)
+
+
+def same_place_faults(sources: Sequence[Source]) -> Iterator[Fault]:
+    """Sources that read what another one reads: the bytes are stored once, and everything else is done twice."""
+    first: dict[object, Source] = {}
+    for source in sources:
+        what = "the same objects" if isinstance(source.location, ObjectSource) else "the same rows"
+        other = first.setdefault(_read_from(source), source)
+        if other is not source and other.name != source.name:
+            text = f"it reads {what} as {other.name}: if that is not meant, correct the location"
+            yield Fault(source, ("location",), text, "warning")
+
+
+def _read_from(source: Source) -> object:
+    """What a source reads; equal if two read the same."""
+    location = source.location
+    if isinstance(location, TableSource):
+        return location.database, location.table, location.query
+    try:
+        place = location.place
+    except InvalidLocationError:
+        return id(source)
+    pattern = location.partition if not place.is_base else re.escape(place.prefix) + location.partition
+    return place.bucket, place.prefix, pattern, location.connection
 
 
 def _partition_faults(source: Source, location: ObjectSource | TableSource) -> Iterator[Fault]:
@@ -127,10 +152,11 @@ def _bound_faults(source: Source) -> Iterator[Fault]:
 
 def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
     at = ("location",)
-    for field in ("prefix", "partition", "suffix", "bucket", "marker"):
+    for field in ("location", "connection", "prefix", "partition", "suffix", "bucket", "marker"):
         if not isinstance(getattr(location, field), str):
             yield Fault(source, (*at, field), f"expected a text, found {getattr(location, field)!r}")
             return
+    yield from _place_faults(source, location)
     try:
         pattern = re.compile(location.partition)
     except (re.error, RecursionError, OverflowError) as error:
@@ -149,7 +175,14 @@ def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
             (*at, "marker"),
             f"expected the name of a file in the folder of the objects, such as '_SUCCESS', found {location.marker!r}",
         )
-    if location.prefix.startswith("/"):
+
+
+def _place_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
+    """Faults of what says where the objects are; an address that may hold credentials is not shown."""
+    at = ("location",)
+    if location.location:
+        yield from _address_faults(source, location)
+    elif location.prefix.startswith("/"):
         yield Fault(
             source,
             (*at, "prefix"),
@@ -160,7 +193,36 @@ def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
         yield Fault(
             source,
             (*at, "bucket"),
-            f"expected the name of a bucket, or '{FOLDER_SCHEME}' and a path, found {location.bucket!r}",
+            f"expected the name of a bucket, or '{FOLDER_SCHEME}' and a path, found {location.bucket!r}: give the"
+            " place as a `location`",
+        )
+    if location.connection and not CONNECTION.fullmatch(location.connection):
+        yield Fault(
+            source,
+            (*at, "connection"),
+            "expected the name of a connection in lower-case letters, digits and underscores, such as 'partner', which"
+            " stands for HEADRACE_CONNECTION_PARTNER_ENDPOINT and others, found something else, which is not shown"
+            " because it may hold credentials",
+        )
+
+
+def _address_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
+    at = ("location", "location")
+    if location.prefix or location.bucket:
+        yield Fault(source, at, "expected a `location`, or a `prefix` and its `bucket`, found both: leave one out")
+        return
+    try:
+        place = location.place
+    except InvalidLocationError as error:
+        yield Fault(source, at, f"{error}: correct it")
+        return
+    if location.connection and (place.is_folder or not place.bucket):
+        what = "a folder" if place.is_folder else "the bucket of HEADRACE_BUCKET"
+        yield Fault(
+            source,
+            ("location", "connection"),
+            f"a connection leads to a bucket that the location names, found {what}: write 's3://bucket/…', or leave"
+            " the connection out",
         )
 
 
@@ -176,12 +238,30 @@ def _pattern_faults(source: Source, location: ObjectSource, pattern: re.Pattern[
             "error" if pattern.groupindex else "warning",
         )
     begins = _literal_start(location.partition)
-    if not (begins.startswith(location.prefix) or location.prefix.startswith(begins)):
+    if location.location:
+        yield from _relative_pattern_faults(source, location, begins)
+    elif not (begins.startswith(location.prefix) or location.prefix.startswith(begins)):
         yield Fault(
             source,
             path,
             f"{location.partition!r} is matched with the whole key, and no key below {location.prefix!r} begins with"
             f" {begins!r}: begin the pattern with the prefix",
+        )
+
+
+def _relative_pattern_faults(source: Source, location: ObjectSource, begins: str) -> Iterator[Fault]:
+    """A pattern that begins as the location does: its author may have meant the whole key."""
+    try:
+        prefix = location.place.prefix
+    except InvalidLocationError:
+        return
+    if prefix and begins.startswith(prefix):
+        yield Fault(
+            source,
+            ("location", "partition"),
+            f"{location.partition!r} is matched with what follows the location in a key, and begins with {prefix!r}"
+            " once more: leave that out",
+            "warning",
         )
 
 

@@ -5,17 +5,20 @@ checkout or a changed clock is no change; every listing reads every file. Large 
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import HeadraceError
+from headrace.object_location import FOLDER_SCHEME, ObjectLocation
 from headrace.storage.digests import Hasher
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.s3.bucket import Download
 from headrace.storage.s3.errors import ObjectChangedError
-from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta
+from headrace.storage.s3.objects import ObjectMeta
 
 CHUNK = 1 << 20
 
@@ -31,10 +34,12 @@ class LocalFolder:
     Attributes:
         name: As it is declared: `file:` and a path, relative to the project or absolute.
         path: The folder.
+        limit: The folder or file that links must not lead out of; None to follow them anywhere.
     """
 
     name: str
     path: Path
+    limit: Path | None = None
 
     @classmethod
     def from_url(cls, url: str, root: Path) -> "LocalFolder":
@@ -50,6 +55,29 @@ class LocalFolder:
                 " copy the folder there, or put its files into a bucket and name that in the source's `bucket`."
             )
         return cls(url, path)
+
+    def confined_to(self, place: ObjectLocation, root: Path) -> "LocalFolder":
+        """The same folder for one location in it, out of which no link leads.
+
+        Raises:
+            FolderError: There is no such folder or file, or it is a link that leads out of the project.
+        """
+        target = self.path / (place.object_key or place.prefix)
+        shown = f"{self.name}/{place.object_key or place.prefix}"
+        if not (target.is_dir() or (place.object_key and target.is_file())):
+            raise FolderError(
+                f"{shown}: expected a folder{' or file' if place.object_key else ''} at {target.absolute()},"
+                " found none. Files of one machine are not on another: copy them there, or put them into a bucket and"
+                " name that in the source's `location`."
+            )
+        limit = target.resolve()
+        is_in_project = not self.name.startswith(f"{FOLDER_SCHEME}/")
+        if is_in_project and not limit.is_relative_to(root.resolve()):
+            raise FolderError(
+                f"{shown}: expected a folder of the project, found a link that leads out of it, to {limit}, which other"
+                f" machines may not have. Name the folder itself in the source's `location`: 'file://{limit}/'."
+            )
+        return replace(self, limit=limit)
 
     def list(self, prefix: str) -> Iterator[ObjectMeta]:
         """Every file whose path begins with `prefix`, in the order of keys."""
@@ -70,6 +98,9 @@ class LocalFolder:
         Raises:
             ObjectChangedError: It has been changed or deleted since.
         """
+        if not listed.etag:
+            fault = self._fault(listed.key) or "it could not be read when it was listed"
+            raise FolderError(f"{self.path / listed.key} cannot be read: {fault}.")
         hasher = Hasher()
         # no failpoint: a temporary of the cache, which nobody reads before it is renamed
         with path.open("wb") as into:
@@ -84,7 +115,7 @@ class LocalFolder:
     def _below(self, folder: str, begin: str = "") -> Iterator[str]:
         try:
             entries = list(os.scandir(self.path / folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise FolderError(f"{self.path / folder} cannot be read: {error.strerror}.") from error
@@ -92,17 +123,37 @@ class LocalFolder:
             key = f"{folder}/{entry.name}" if folder else entry.name
             if not entry.name.startswith(begin):
                 continue
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=self.limit is None):
                 yield from self._below(key)
             else:
                 yield key
 
     def _object(self, key: str) -> ObjectMeta:
+        """The file; one that cannot be read has no ETag, and the error when it is read."""
+        file = self.path / key
+        with suppress(OSError):
+            found = file.stat()
+            if stat.S_ISREG(found.st_mode) and not self._leads_out(file):
+                return ObjectMeta(key, found.st_size, md5_of(file))
+        return ObjectMeta(key, 0, "")
+
+    def _leads_out(self, file: Path) -> bool:
+        """Whether a link leads to somewhere else than the location."""
+        return self.limit is not None and not file.resolve().is_relative_to(self.limit)
+
+    def _fault(self, key: str) -> str:
+        """Why a file cannot be opened; empty if it can."""
         file = self.path / key
         try:
-            return ObjectMeta(key, file.stat().st_size, md5_of(file))
+            if self._leads_out(file):
+                return f"it is a link that leads out of {self.limit}, to {file.resolve()}. Copy what it leads to"
+            kind = file.stat().st_mode
+            if not stat.S_ISREG(kind):
+                return "it is a link to a folder" if stat.S_ISDIR(kind) else "it is not a file"
+            with file.open("rb"):
+                return ""
         except OSError as error:
-            raise FolderError(f"{file} cannot be read: {error.strerror}.") from error
+            return str(error.strerror)
 
     def _read(self, listed: ObjectMeta, *into: Callable[[Any], object]) -> int:
         size = 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace.dataset import DATABASE_URL, ObjectSource
+from headrace.object_location import FOLDER_SCHEME
 from headrace.settings import Settings
-from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import SampleError
 from headrace.templates.declaration import SourceDraft, column_code
 from headrace.templates.inference import InferredTable, infer_table
@@ -101,7 +101,11 @@ def _from_objects(name: str, sample: ObjectSample) -> DatasetDraft:
     pattern, csv = sample.pattern, sample.csv
     table = infer_table(csv.rows, sample.days)
     _check_key(table, sample.where, len(pattern.partitions))
-    location = ObjectSource(pattern.prefix, pattern.pattern, pattern.suffix, sample.bucket or "")
+    location = ObjectSource(
+        location=sample.location,
+        partition=".*" if pattern.grain == "all" else pattern.pattern,
+        suffix=pattern.suffix,
+    )
     dialect = replace(csv.dialect, nulls=(*csv.dialect.nulls, *table.null_words))
     draft = SourceDraft(name, _source_name(sample.name, name), sample.where, location, dialect, table)
     bad_share = csv.bad_lines / max(csv.rows.height + csv.bad_lines, 1)
@@ -114,7 +118,7 @@ def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[As
     pattern, csv, dialect = sample.pattern, sample.csv, draft.dialect
     yield Assumption(
         "location",
-        sample.bucket or "the bucket of HEADRACE_BUCKET",
+        sample.location,
         f"{sample.where}; {len(sample.read)} of {len(pattern.partitions)} files read"
         + (", the beginning of each" if csv.is_cut else " completely"),
         "",
@@ -146,11 +150,14 @@ def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
         yield f"{pluralize(count, 'line')} cannot be read and will be rejected rows, the first is {first}."
     if isinstance(draft.location, ObjectSource) and draft.location.bucket.startswith(FOLDER_SCHEME):
         what = "folder" if draft.location.prefix.endswith("/") else "file"
+    if isinstance(draft.location, ObjectSource) and draft.location.place.is_folder:
+        address = draft.location.location
+        what, shared = ("folder", f"{draft.name}/") if address.endswith("/") else ("file", address.rpartition("/")[2])
         yield (
-            f"Nothing was uploaded: the {what} is read where it is ({draft.location.bucket}), and no other machine has"
-            f" it. To share it, put it into the bucket under the key {draft.location.prefix!r} and delete `bucket=` in"
-            f" {PACKAGE}/{draft.dataset}/sources/{draft.name}.py. The bucket of the local stack (`headrace stack up`)"
-            " is the folder .headrace/stack/s3/headrace/."
+            f"Nothing was uploaded: the {what} is read where it is ({address}), and no other machine has it. To share"
+            f" it, put it into the bucket of HEADRACE_BUCKET as {shared.removeprefix(FOLDER_SCHEME)!r} and write that"
+            f" as the location in {PACKAGE}/{draft.dataset}/sources/{draft.name}.py. The bucket of the local stack"
+            " (`headrace stack up`) is the folder .headrace/stack/s3/headrace/."
         )
 
 

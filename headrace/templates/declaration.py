@@ -342,10 +342,9 @@ def _nested_tuple(keyword: str, items: Sequence[str]) -> str:
 
 def _location(location: ObjectSource | TableSource) -> Iterator[str]:
     if isinstance(location, ObjectSource):
-        if location.bucket:
-            yield f"bucket={string_literal(location.bucket)}"
-        yield f"prefix={string_literal(location.prefix)}"
-        yield f"partition={regex_literal(location.partition)}"
+        yield f"location={string_literal(location.location)}"
+        if location.partition != ".*":
+            yield f"partition={regex_literal(location.partition)}"
         yield f"suffix={string_literal(location.suffix)}"
         return
     yield f"table={string_literal(location.table)}"

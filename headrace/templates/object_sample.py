@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from headrace.object_location import FOLDER_SCHEME
 from headrace.settings import Settings
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import CsvSample, SampleError, decompress_head, parse_csv, read_head
 from headrace.templates.inference import parse_days
 from headrace.templates.partition_pattern import PartitionPattern, infer_pattern, single_object_pattern
@@ -33,16 +33,16 @@ class ObjectSample:
 
     Attributes:
         name: What the source may be called.
-        bucket: As the source declares it; None for the bucket of HEADRACE_BUCKET.
+        location: Address of the objects, as the source declares it.
         where: The place, for people.
-        pattern: How keys name partitions.
+        pattern: How keys, from the location on, name partitions.
         csv: Rows of the files read, how they are written, and what is odd about them.
         days: The day of each row's partition, where partitions are days.
         read: Keys of the files read.
     """
 
     name: str
-    bucket: str | None
+    location: str
     where: str
     pattern: PartitionPattern
     csv: CsvSample
@@ -58,15 +58,17 @@ def sample_path(path: Path, project: Path) -> ObjectSample:
     """
     if not path.exists():
         raise SampleError(f"{path}: there is no such file or folder. Name a CSV file, a folder of them, or an address.")
-    folder = path.resolve().parent
+    target = path.resolve()
+    folder = target if path.is_dir() else target.parent
     inside = folder.is_relative_to(project.resolve())
-    bucket = f"{FOLDER_SCHEME}{folder.relative_to(project.resolve())}" if inside else f"{FOLDER_SCHEME}//{folder}"
-    read = partial(_read_file, folder)
-    if path.is_dir():
-        prefix = f"{path.resolve().name}/"
-        keys = list(LocalFolder(bucket, folder).keys(prefix))
-        return _sample(bucket, infer_pattern(keys, prefix, str(path)), str(path), read)
-    return _sample(bucket, single_object_pattern(path.name), str(path), read)
+    shown = str(folder.relative_to(project.resolve())) if inside else f"//{folder}"
+    location = FOLDER_SCHEME + (f"{shown}/" if shown != "." or path.is_dir() else "")
+    pattern = (
+        infer_pattern(list(LocalFolder(location, folder).keys("")), "", str(path))
+        if path.is_dir()
+        else single_object_pattern(path.name)
+    )
+    return _sample(location, target.name, pattern, str(path), partial(_read_file, folder))
 
 
 def sample_bucket(url: str, settings: Settings) -> ObjectSample:
@@ -78,13 +80,13 @@ def sample_bucket(url: str, settings: Settings) -> ObjectSample:
     name, _, prefix = url.removeprefix(S3).partition("/")
     bucket = Bucket(name, endpoint=settings.s3_endpoint)
     keys = _keys(bucket, prefix, url)
-    declared = None if name == settings.bucket else name
-    read = partial(_read_object, bucket)
-    if keys == [prefix]:
-        return _sample(declared, single_object_pattern(prefix), url, read)
-    folder = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
-    prefix = folder if all(key.startswith(folder) for key in keys) else prefix
-    return _sample(declared, infer_pattern(keys, prefix, url), url, read)
+    folder = f"{prefix.rstrip('/')}/" if prefix else ""
+    if not all(key.startswith(folder) for key in keys):  # an object, or the beginning of names
+        folder = prefix[: prefix.rfind("/") + 1]
+    location = folder if folder and name == settings.bucket else f"{S3}{name}/{folder}"
+    below = [key.removeprefix(folder) for key in keys]
+    pattern = single_object_pattern(below[0]) if keys == [prefix] else infer_pattern(below, "", url)
+    return _sample(location, prefix.rstrip("/").rpartition("/")[2], pattern, url, partial(_read_object, bucket, folder))
 
 
 def _keys(bucket: Bucket, prefix: str, url: str) -> list[str]:
@@ -99,7 +101,8 @@ def _keys(bucket: Bucket, prefix: str, url: str) -> list[str]:
     return keys
 
 
-def _sample(bucket: str | None, pattern: PartitionPattern, where: str, read: ReadHead) -> ObjectSample:
+def _sample(location: str, name: str, pattern: PartitionPattern, where: str, read: ReadHead) -> ObjectSample:
+    """A sample of the objects below a folder; of one object, its own location."""
     chosen = _spread(list(pattern.partitions), MOST_FILES)
     parts, faults = dict[str, CsvSample](), list[str]()
     for key in chosen:
@@ -112,10 +115,10 @@ def _sample(bucket: str | None, pattern: PartitionPattern, where: str, read: Rea
     csv, used = _merged(parts, faults)
     partitions = [pattern.partitions[key] for key in used for _ in range(parts[key].rows.height)]
     days = parse_days(partitions) if pattern.are_days else None
-    name = pattern.prefix.rstrip("/").rpartition("/")[2].removesuffix(pattern.suffix)
-    return ObjectSample(
-        name, bucket, where, pattern, csv, None if days is None else pl.Series(days, dtype=pl.Date), used
-    )
+    own_days = None if days is None else pl.Series(days, dtype=pl.Date)
+    if pattern.grain == "all":
+        location, name = location + pattern.prefix, pattern.prefix.rpartition("/")[2]
+    return ObjectSample(name.removesuffix(pattern.suffix), location, where, pattern, csv, own_days, used)
 
 
 def _spread(keys: Sequence[str], most: int) -> list[str]:
@@ -164,7 +167,8 @@ def _read_file(folder: Path, key: str, most: int) -> bytes:
         raise SampleError(f"{folder / key} cannot be read: {error.strerror}.") from error
 
 
-def _read_object(bucket: Bucket, key: str, most: int) -> bytes:
+def _read_object(bucket: Bucket, folder: str, name: str, most: int) -> bytes:
+    key = folder + name
     found = bucket.head(key)
     if found is None or not found.size:
         return b""

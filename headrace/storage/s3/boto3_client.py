@@ -90,7 +90,7 @@ class Boto3Client:
             s3={"addressing_style": "path"} if place.own_endpoint else {},
         )
         try:
-            session = botocore.session.get_session()
+            session = botocore.session.Session(profile=place.profile)
             session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
             session.register_component("data_loader", create_model_loader(session.get_config_variable("data_path")))
             client: Any = boto3.session.Session(botocore_session=session).client(
@@ -98,6 +98,7 @@ class Boto3Client:
                 endpoint_url=place.own_endpoint,
                 aws_access_key_id=place.access_key,
                 aws_secret_access_key=place.secret_key,
+                aws_session_token=place.session_token,
                 region_name=place.region,
                 config=config,
             )

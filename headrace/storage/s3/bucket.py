@@ -66,6 +66,9 @@ class Bucket:
         access_key: Without one, AWS's usual chain of credentials.
         secret_key: As `access_key`.
         region: Without one, that of AWS_REGION or AWS_DEFAULT_REGION, else us-east-1.
+        session_token: With keys that are valid for a while.
+        profile: Name of a profile with credentials, in place of keys.
+        variables: What the names of its environment variables begin with, where it is a named connection.
         retry_timeout_s: Seconds in all that a request is tried again for.
     """
 
@@ -74,6 +77,9 @@ class Bucket:
     access_key: str | None = field(default=None, kw_only=True, repr=False)
     secret_key: str | None = field(default=None, kw_only=True, repr=False)
     region: str | None = field(default=None, kw_only=True)
+    session_token: str | None = field(default=None, kw_only=True, repr=False)
+    profile: str | None = field(default=None, kw_only=True)
+    variables: str = field(default="", kw_only=True)
     retry_timeout_s: float = field(default=30.0, kw_only=True)
 
     def list(self, prefix: str) -> Iterator[ObjectMeta]:
@@ -156,7 +162,16 @@ class Bucket:
 
     @cached_property
     def _location(self) -> BucketLocation:
-        return BucketLocation(self.name, self.endpoint, self.access_key, self.secret_key, self.region)
+        return BucketLocation(
+            self.name,
+            self.endpoint,
+            self.access_key,
+            self.secret_key,
+            self.region,
+            self.session_token,
+            self.profile,
+            self.variables,
+        )
 
     @cached_property
     def _boto3(self) -> Boto3Client:

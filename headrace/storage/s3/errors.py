@@ -128,7 +128,7 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
     """The error in our words, after trying for so many seconds."""
     where = f"Cannot {doing} at {place.endpoint}"
     if isinstance(error, NoCredentialsError):
-        return AccessDeniedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        return AccessDeniedError(f"{where}: no credentials found. Set {_keys(place)}.")
     if isinstance(error, S3RequestError) and error.code == "InvalidObjectState":
         return ObjectArchivedError(
             f"{where}: the object is archived (storage class GLACIER or DEEP_ARCHIVE), so it cannot be read at once."
@@ -139,8 +139,8 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
         return _access_denied(error, where, place, seconds)
     if isinstance(error, UntrustedCertificateError):
         return StorageError(
-            f"{where}: its certificate is not trusted here: {error} Correct AWS_ENDPOINT_URL, or set AWS_CA_BUNDLE and"
-            " SSL_CERT_FILE to the certificates of the authority that signed it."
+            f"{where}: its certificate is not trusted here: {error} Correct {place.setting('ENDPOINT')}, or set"
+            " AWS_CA_BUNDLE and SSL_CERT_FILE to the certificates of the authority that signed it."
         )
     if isinstance(error, IncompleteReadError):
         return ObjectUnreadableError(
@@ -148,27 +148,32 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
             " read, the server has lost the bytes of this one: `headrace doctor --repair` mends what a release names."
         )
     return StorageUnreachableError(
-        f"{where}: tried for {seconds:.0f} s, last seen: {error} Check AWS_ENDPOINT_URL and that the server runs"
-        " (`headrace stack status`)."
+        f"{where}: tried for {seconds:.0f} s, last seen: {error} Check {place.setting('ENDPOINT')} and that the server"
+        " runs (`headrace stack status`)."
     )
+
+
+def _keys(place: BucketLocation) -> str:
+    return f"{place.setting('ACCESS_KEY')} and {place.setting('SECRET_KEY')}"
 
 
 def _access_denied(error: S3RequestError, where: str, place: BucketLocation, seconds: float) -> StorageError:
     if error.code == "NoSuchBucket":
         return BucketMissingError(
-            f"{where}: there is no bucket {place.bucket}. Check HEADRACE_BUCKET, or make the bucket."
+            f"{where}: there is no bucket {place.bucket}. Check"
+            f" {'the location of the source' if place.variables else 'HEADRACE_BUCKET'}, or make the bucket."
         )
     if error.code in CHANGED:
         return ObjectChangedError(f"{where}: it has been replaced or deleted since it was listed ({error}).")
     if error.code in REFUSALS:
         return AccessDeniedError(
-            f"{where}: refused with {error}. Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, that they belong to"
+            f"{where}: refused with {error}. Check {_keys(place)}, that they belong to"
             f" this endpoint, and that they may use the bucket {place.bucket}."
         )
     if error.code in ELSEWHERE:
         return StorageError(
-            f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set AWS_REGION to the"
-            " one it is in."
+            f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set"
+            f" {place.setting('REGION')} to the one it is in."
         )
     if is_retryable(error):
         hint = CLOCK_HINT if error.code in CLOCK else "Try again later."

@@ -8,15 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from headrace.errors import NotConfiguredError
+from headrace.object_location import AZURE, FOLDER_SCHEME, GOOGLE
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 20
 WRITE_SECONDS = 600
 """How long a large body may take: its whole way there counts as waiting for the answer."""
 ADDRESS = re.compile(r"https?://([^/@\s]*@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/\S*)?")
-
-FOLDER_SCHEME = "file:"
-"""Before the path of a folder that stands in for a bucket."""
 
 IDLE_SECONDS = 4
 """A kept connection is used no later than this: less than servers keep one."""
@@ -49,6 +47,15 @@ class GetResponse:
     chunks: Iterator[Any]
 
 
+AWS_VARIABLES = {
+    "ENDPOINT": "AWS_ENDPOINT_URL",
+    "ACCESS_KEY": "AWS_ACCESS_KEY_ID",
+    "SECRET_KEY": "AWS_SECRET_ACCESS_KEY",
+    "REGION": "AWS_REGION",
+}
+"""Setting of a bucket that is no named connection → its environment variable."""
+
+
 @dataclass(frozen=True)
 class BucketLocation:
     """A bucket of a server, and who asks for it.
@@ -59,6 +66,9 @@ class BucketLocation:
         access_key: Without one, AWS's usual chain of credentials: environment, profile, container, machine's role.
         secret_key: As `access_key`.
         asked_region: Without one, that of the environment, else us-east-1.
+        session_token: With keys that are valid for a while.
+        profile: Name of a profile with credentials, in place of keys.
+        variables: What the names of its environment variables begin with, where it is a named connection.
     """
 
     bucket: str
@@ -66,6 +76,13 @@ class BucketLocation:
     access_key: str | None = field(repr=False)
     secret_key: str | None = field(repr=False)
     asked_region: str | None
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    variables: str = ""
+
+    def setting(self, name: str) -> str:
+        """The environment variable with a setting of this place, for messages: `ENDPOINT`, `ACCESS_KEY`, `REGION`."""
+        return f"{self.variables}{name}" if self.variables else AWS_VARIABLES[name]
 
     @property
     def own_endpoint(self) -> str | None:
@@ -83,7 +100,8 @@ class BucketLocation:
         """The error for an endpoint that no client takes."""
         return NotConfiguredError(
             f"s3://{self.bucket}: expected an address such as http://127.0.0.1:9000 as endpoint, found something else,"
-            " which is not shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
+            " which is not shown because it may hold credentials. Correct"
+            f" {self.setting('ENDPOINT')}."
         )
 
     @property
@@ -99,7 +117,7 @@ class BucketLocation:
 
 def object_address(bucket: str, key: str) -> str:
     """Address of an object, or of a prefix, of a bucket or of a folder in its place."""
-    return f"{bucket}/{key}" if bucket.startswith(FOLDER_SCHEME) else f"s3://{bucket}/{key}"
+    return f"{bucket}/{key}" if bucket.startswith((FOLDER_SCHEME, GOOGLE, AZURE)) else f"s3://{bucket}/{key}"
 
 
 def is_plain_key(key: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ class ObstoreClient:
         return self._connected(WRITE_SECONDS)
 
     def _connected(self, seconds: float) -> Any:  # noqa: ANN401
-        return _obstore().store.S3Store(
+        return load_obstore().store.S3Store(
             self.place.bucket,
             config={**_address(self.place), **_credentials(self.place)},
             client_options={
@@ -116,7 +116,7 @@ class ObstoreClient:
         )
 
 
-def _obstore() -> Any:  # noqa: ANN401
+def load_obstore() -> Any:  # noqa: ANN401
     """The library, for those alone who talk to a bucket; whole."""
     with LOADING:
         import obstore.exceptions  # noqa: PLC0415
@@ -141,15 +141,31 @@ def _credentials(place: BucketLocation) -> "S3Config":
 
 
 def _chain(place: BucketLocation) -> dict[str, Any]:
-    """Boto3's chain of credentials, where neither we nor the environment, which obstore reads, have any."""
-    if place.access_key or os.environ.get("AWS_ACCESS_KEY_ID"):
+    """Boto3's chain of credentials, where neither we nor the environment, which obstore reads, have any.
+
+    And keys that are ours alone, where obstore would add the session token of the environment to them.
+    """
+    if place.access_key and (place.session_token or os.environ.get("AWS_SESSION_TOKEN")):
+        return {"credential_provider": partial(_own_credentials, place)}
+    if place.access_key or (os.environ.get("AWS_ACCESS_KEY_ID") and not place.profile):
         return {}
-    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415  few need it, and it imports boto3
+    import boto3.session  # noqa: PLC0415  few need it
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415  as above
 
     try:
-        return {"credential_provider": Boto3CredentialProvider()}
+        session = boto3.session.Session(profile_name=place.profile) if place.profile else None
+        return {"credential_provider": Boto3CredentialProvider(session)}
     except ValueError as error:
         raise NoCredentialsError from error
+
+
+def _own_credentials(place: BucketLocation) -> dict[str, Any]:
+    return {
+        "access_key_id": place.access_key,
+        "secret_access_key": place.secret_key,
+        "token": place.session_token,
+        "expires_at": None,
+    }
 
 
 def _chunks(answer: Any) -> Iterator[Any]:  # noqa: ANN401
@@ -169,7 +185,7 @@ def _unquoted(etag: str | None) -> str:
 @contextmanager
 def _translate_errors() -> Iterator[None]:
     """Errors of obstore as ours."""
-    failures: type[Exception] = _obstore().exceptions.BaseError
+    failures: type[Exception] = load_obstore().exceptions.BaseError
     try:
         yield
     except (failures, OSError) as error:

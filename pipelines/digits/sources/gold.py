@@ -29,7 +29,7 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 
 SOURCE = Source(
     name="gold",
-    location=ObjectSource(prefix="digits-gold/", partition=r"digits-gold/gold\.csv", suffix=".csv"),
+    location=ObjectSource(location="digits-gold/", partition=r"gold\.csv", suffix=".csv"),
     read=read,
     contract=Gold,
     transform=tidy,

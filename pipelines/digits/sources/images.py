@@ -85,7 +85,7 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 
 SOURCE = Source(
     name="images",
-    location=ObjectSource(prefix="digits/", partition=r"digits/(?P<partition>digit-\d{4})\.png", suffix=".png"),
+    location=ObjectSource(location="digits/", partition=r"(?P<partition>digit-\d{4})\.png", suffix=".png"),
     read=read,
     contract=Images,
     transform=tidy,

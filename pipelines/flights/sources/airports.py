@@ -60,7 +60,7 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 
 SOURCE = Source(
     name="airports",
-    location=ObjectSource(prefix="airports/", partition=r"airports/airports\.csv", suffix=".csv"),
+    location=ObjectSource(location="airports/", partition=r"airports\.csv", suffix=".csv"),
     read=read,
     contract=Airports,
     transform=tidy,

@@ -106,7 +106,7 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 SOURCE = Source(
     name="flights",
     location=ObjectSource(
-        prefix="flights/", partition=r"flights/(?P<partition>\d{4}-\d{2}-\d{2})\.csv\.gz", suffix=".csv.gz"
+        location="flights/", partition=r"(?P<partition>\d{4}-\d{2}-\d{2})\.csv\.gz", suffix=".csv.gz"
     ),
     read=read,
     contract=Flights,

@@ -76,6 +76,11 @@ def with_objects(**fields: Any) -> Dataset:  # noqa: ANN401  any argument
     return with_source(location=replace(minimal_dataset.SALES.location, **fields))
 
 
+def with_location(location: str, **fields: Any) -> Dataset:  # noqa: ANN401  any argument
+    declared = {"partition": r"(?P<partition>.+)\.csv", "suffix": ".csv", **fields}
+    return with_source(location=ObjectSource(location=location, **declared))
+
+
 def with_table(**fields: Any) -> Dataset:  # noqa: ANN401  any argument
     location = {"table": "sales", "key": ("id",), "watermark": "updated_at", **fields}
     return with_source(location=TableSource(**location))
@@ -136,7 +141,18 @@ def test_the_datasets_of_this_project_have_no_findings(name: str) -> None:
         (with_objects(partition=r"(?P<partition>.+"), "is not a regular expression"),
         (with_objects(partition=None), "expected a text, found None"),
         (with_objects(suffix="csv"), "expected a file name ending such as '.csv.gz', found 'csv'"),
-        (with_objects(bucket="s3://raw/sales"), "expected the name of a bucket"),
+        (with_objects(bucket="s3://raw/sales"), "give the place as a `location`"),
+        (with_location("https://raw/sales/"), "found one that begins with 'https:': correct it"),
+        (with_location("s3://AKIA:canary@raw/sales/"), "without credentials, found one that may hold some, which is"),
+        (with_location("s3://raw/sales/", prefix="sales/"), "expected a `location`, or a `prefix` and its `bucket`"),
+        (with_location("s3://raw/sales/", connection="Partner: x"), "such as 'partner', which stands for HEADRACE_"),
+        (with_location("file:sales/", connection="partner"), "a bucket that the location names, found a folder"),
+        (with_location("sales/", connection="partner"), "names, found the bucket of HEADRACE_BUCKET"),
+        (with_location("sales/", partition=r"sales/(?P<partition>.+)\.csv"), "begins with 'sales/' once more"),
+        (
+            dataset(sources=(minimal_dataset.SALES, replace(minimal_dataset.SALES, name="again"))),
+            "source again: it reads the same objects as sales",
+        ),
         (with_table(watermark=7), "expected the column whose value changes when a row does, found 7"),
         (with_table(watermark=""), "expected the column whose value changes when a row does, found ''"),
         (with_table(key="id"), "expected a tuple of columns, found the text 'id': write ('id',)"),

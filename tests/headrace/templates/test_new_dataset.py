@@ -133,10 +133,9 @@ def test_a_day_of_rentals_becomes_the_declaration_that_one_would_write(folder: P
 
     assert found.source.name == "rentals"
     assert found.source.location == ObjectSource(
-        prefix="rentals/",
-        partition=r"rentals/(?P<partition>\d{4}-\d{2}-\d{2})\.csv",
+        location="file:rentals/",
+        partition=r"(?P<partition>\d{4}-\d{2}-\d{2})\.csv",
         suffix=".csv",
-        bucket="file:.",
     )
     assert found.source.key == ("started_at", "rental_id")
     assert {name: type(column).__name__ for name, column in found.columns.items()} == {

@@ -58,10 +58,8 @@ def test_objects_below_a_prefix_become_days_and_the_bucket_of_the_settings_is_no
     project.headrace("new", "others", "--from", f"s3://{bucket.name}/in/orders", settings=own)
     unnamed = (project.root / "pipelines/others/sources/orders.py").read_text()
 
-    assert f'bucket="{bucket.name}"' in named
-    assert "bucket=" not in unnamed
-    assert 'prefix="in/orders/"' in named
-    assert 'prefix="in/orders/"' in unnamed
+    assert f'location="s3://{bucket.name}/in/orders/"' in named
+    assert 'location="in/orders/"' in unnamed
     assert "within=TimeBounds(timedelta(0), timedelta(days=1))" in named
     assert "1 others match nothing" in output
     for dataset in ("sales", "others"):

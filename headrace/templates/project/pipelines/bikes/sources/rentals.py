@@ -39,9 +39,8 @@ def transform(rows: pl.DataFrame) -> pl.DataFrame:
 SOURCE = Source(
     name="rentals",
     location=ObjectSource(
-        bucket="file:pipelines/bikes/sample",  # a folder in place of a bucket; without it: HEADRACE_BUCKET
-        prefix="rentals/",
-        partition=r"rentals/(?P<partition>\d{4}-\d{2}-\d{2})\.csv",
+        location="file:pipelines/bikes/sample/rentals/",  # or s3://bucket/rentals/, or rentals/ in HEADRACE_BUCKET
+        partition=r"(?P<partition>\d{4}-\d{2}-\d{2})\.csv",
         suffix=".csv",
     ),
     read=read,
