@@ -120,7 +120,7 @@ lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 	@$(uv) $(compile) requirements/bootstrap.in --output-file requirements/bootstrap.txt >/dev/null
 	@$(uv) $(compile) pyproject.toml --extra dev --no-emit-package headrace \
 		--output-file requirements/dev.txt >/dev/null
-	@$(uv) $(compile) pyproject.toml --extra airflow --extra celery --extra feast --extra postgres --extra redis --extra labeling --extra examples --constraints requirements/dev.txt \
+	@$(uv) $(compile) pyproject.toml --extra airflow --extra celery --extra excel --extra feast --extra postgres --extra redis --extra labeling --extra examples --constraints requirements/dev.txt \
 		--output-file requirements/runtime.txt >/dev/null
 	@$(uv) $(compile) pyproject.toml --extra gpu --constraints requirements/dev.txt \
 		--output-file requirements/gpu.txt >/dev/null
