@@ -52,7 +52,7 @@ class LocalFolder:
         if not path.is_dir():
             raise FolderError(
                 f"{url}: expected the folder {path.absolute()}, found none. Files of one machine are not on another:"
-                " copy the folder there, or put its files into a bucket and name that in the source's `bucket`."
+                " copy the folder there, or put its files into a bucket and name that in the source's `location`."
             )
         return cls(url, path)
 

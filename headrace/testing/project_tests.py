@@ -116,7 +116,7 @@ class ProjectTests:
             assert set(table.keys) <= set(found), table.name
 
     def test_the_pattern_of_an_object_source_compiles_and_has_at_most_a_partition(self, dataset: Dataset) -> None:
-        """`partition` is a regular expression over the whole key."""
+        """`partition` is a regular expression over what follows the location in a key."""
         for source in dataset.sources:
             if isinstance(source.location, ObjectSource):
                 assert set(re.compile(source.location.partition).groupindex) <= {"partition"}, source.name

@@ -246,4 +246,4 @@ def test_each_source_says_which_objects_are_its_own() -> None:
         source.location for source in load_dataset("flights").sources if isinstance(source.location, ObjectSource)
     ]
 
-    assert [(origin.prefix, origin.suffix) for origin in origins] == [("flights/", ".csv.gz"), ("airports/", ".csv")]
+    assert [(origin.location, origin.suffix) for origin in origins] == [("flights/", ".csv.gz"), ("airports/", ".csv")]

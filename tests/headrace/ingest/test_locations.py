@@ -15,6 +15,7 @@ from headrace.dataset import ObjectSource
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.ingest import IngestResult, ingest
 from headrace.ingest.object_source import InvalidSourceError
+from headrace.ingest.preview import preview_sources
 from headrace.settings import Settings
 from headrace.storage.local_folder import FolderError
 from headrace.storage.table_store import TableStore
@@ -168,6 +169,9 @@ def test_one_dataset_reads_buckets_of_two_servers_with_their_own_credentials(
     both = replace(create_dataset(), sources=(first, second))
     with pytest.raises(NotConfiguredError, match=r"connection 'partner': .*HEADRACE_CONNECTION_PARTNER_ENDPOINT"):
         ingest(both, table_store, Settings())
+    ours, theirs = preview_sources(both, table_store, Settings())
+    assert ours.listed == 1
+    assert isinstance(theirs.error, NotConfiguredError)
     set_connection(
         monkeypatch,
         "partner",

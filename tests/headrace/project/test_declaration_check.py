@@ -148,11 +148,6 @@ def test_the_datasets_of_this_project_have_no_findings(name: str) -> None:
         (with_location("s3://raw/sales/", connection="Partner: x"), "such as 'partner', which stands for HEADRACE_"),
         (with_location("file:sales/", connection="partner"), "a bucket that the location names, found a folder"),
         (with_location("sales/", connection="partner"), "names, found the bucket of HEADRACE_BUCKET"),
-        (with_location("sales/", partition=r"sales/(?P<partition>.+)\.csv"), "begins with 'sales/' once more"),
-        (
-            dataset(sources=(minimal_dataset.SALES, replace(minimal_dataset.SALES, name="again"))),
-            "source again: it reads the same objects as sales",
-        ),
         (with_table(watermark=7), "expected the column whose value changes when a row does, found 7"),
         (with_table(watermark=""), "expected the column whose value changes when a row does, found ''"),
         (with_table(key="id"), "expected a tuple of columns, found the text 'id': write ('id',)"),
@@ -179,6 +174,29 @@ def test_a_pattern_with_a_group_that_names_nothing_is_a_warning() -> None:
     (found,) = problems(with_objects(partition=r"sales/(\d+)\.csv"), "warning")
 
     assert "has no group named `partition`, so every object would belong to the partition `all`" in found
+
+
+def test_a_pattern_that_repeats_the_location_is_a_warning() -> None:
+    (found,) = problems(with_location("sales/", partition=r"sales/(?P<partition>.+)\.csv"), "warning")
+
+    assert "is matched with what follows the location in a key, and begins with 'sales/' once more" in found
+
+
+@pytest.mark.parametrize("location", ["sales/", "sales"])
+def test_sources_of_the_same_objects_are_a_warning_however_their_place_is_stated(location: str) -> None:
+    first, again = minimal_dataset.SALES, with_location(location).sources[0]
+
+    (found,) = problems(dataset(sources=(first, replace(again, name="again"))), "warning")
+
+    assert found.startswith("source again: it reads the same objects as sales")
+
+
+def test_sources_of_the_same_table_are_a_warning() -> None:
+    first = with_table().sources[0]
+
+    found = problems(dataset(sources=(first, replace(first, name="again"))), "warning")
+
+    assert "source again: it reads the same rows as sales: if that is not meant, correct the location." in found
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def declare(sample: Path, project: Path, into: Path, name: str = "shop") -> Decl
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = loaded
     spec.loader.exec_module(loaded)
-    above = sample.parent
+    above = sample if sample.is_dir() else sample.parent
     matched = object_sample.sample_path(sample, project).pattern.partitions
     return Declared(draft, loaded.SOURCE, module.read_text(), {name: above / key for key, name in matched.items()})
 
@@ -312,14 +312,14 @@ NAME = r"(?P<partition>(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*)"
 @pytest.mark.parametrize(
     ("names", "pattern", "partitions"),
     [
-        (["2026-01-01.csv", "2026-01-02.csv"], rf"in/{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
-        (["orders-20260101.csv"], r"in/orders-(?P<partition>\d{8})\.csv", ["20260101"]),
-        (["2026-01.csv.gz", "2026-02.csv.gz"], r"in/(?P<partition>\d{4}-\d{2})\.csv\.gz", ["2026-01", "2026-02"]),
-        (["dt=2026-01-01/a7.csv", "dt=2026-01-02/a12.csv"], rf"in/dt={DAY}/a\d+\.csv", ["2026-01-01", "2026-01-02"]),
-        (["east.csv", "west.csv"], rf"in/{NAME}\.csv", ["east", "west"]),
-        (["all.csv"], r"in/all\.csv", ["all"]),
-        (["a_2026-01-01.csv", "b_2026-01-02.csv"], rf"in/[^/]*{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
-        (["a/2026-01-01.csv", "b/2026-01-02.csv"], rf"in/[^/]*/{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
+        (["2026-01-01.csv", "2026-01-02.csv"], rf"{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
+        (["orders-20260101.csv"], r"orders-(?P<partition>\d{8})\.csv", ["20260101"]),
+        (["2026-01.csv.gz", "2026-02.csv.gz"], r"(?P<partition>\d{4}-\d{2})\.csv\.gz", ["2026-01", "2026-02"]),
+        (["dt=2026-01-01/a7.csv", "dt=2026-01-02/a12.csv"], rf"dt={DAY}/a\d+\.csv", ["2026-01-01", "2026-01-02"]),
+        (["east.csv", "west.csv"], rf"{NAME}\.csv", ["east", "west"]),
+        (["all.csv"], ".*", ["all"]),
+        (["a_2026-01-01.csv", "b_2026-01-02.csv"], rf"[^/]*{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
+        (["a/2026-01-01.csv", "b/2026-01-02.csv"], rf"[^/]*/{DAY}\.csv", ["2026-01-01", "2026-01-02"]),
     ],
 )
 def test_the_pattern_follows_the_names_of_the_files(
@@ -343,7 +343,7 @@ def test_files_of_one_day_are_one_partition(folder: Path, written: Path) -> None
     found = declare(folder / "in", folder, written)
 
     assert isinstance(found.source.location, ObjectSource)
-    assert found.source.location.partition == rf"in/{DAY}[^/]*\.csv"
+    assert found.source.location.partition == rf"{DAY}[^/]*\.csv"
     assert list(found.files) == ["2026-01-01", "2026-01-02"]
 
 
@@ -353,7 +353,7 @@ def test_files_that_are_no_partition_are_named(folder: Path, written: Path) -> N
 
     found = declare(folder / "in", folder, written)
 
-    assert "1 others match nothing, such as 'in/README.md'" in found.assumption("partition").evidence
+    assert "1 others match nothing, such as 'README.md'" in found.assumption("partition").evidence
 
 
 def test_a_bad_file_among_good_ones_is_announced_and_the_order_of_columns_may_differ(
@@ -367,8 +367,8 @@ def test_a_bad_file_among_good_ones_is_announced_and_the_order_of_columns_may_di
     found = declare(folder / "in", folder, written)
 
     assert found.draft.source.table.rows == 31
-    assert found.draft.warnings[0].startswith("in/2026-01-02.csv is empty")
-    assert found.draft.warnings[1].startswith("in/2026-01-03.csv has other columns")
+    assert found.draft.warnings[0].startswith("2026-01-02.csv is empty")
+    assert found.draft.warnings[1].startswith("2026-01-03.csv has other columns")
 
 
 def test_hours_of_a_local_day_are_bounds_with_two_hours_to_spare(folder: Path, written: Path) -> None:
