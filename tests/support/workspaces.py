@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +74,12 @@ class Workspace:
         return other
 
     def copy(self, folder: Path) -> "Workspace":
-        """Copy the workspace, its origin and its bucket."""
+        """Copy the workspace, its origin and its bucket, which is a folder of the S3 server."""
         shutil.copytree(self.root.parent, folder, dirs_exist_ok=True)
         other = Workspace(folder / self.root.name, self.remote, self.remote.new_bucket().name)
         git(other.root, "remote", "set-url", "origin", str(folder / "origin.git"))
         other.configure()
-        had, has = self.table_store.cache.remote.bucket, other.table_store.cache.remote.bucket
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda found: has.write(found.key, had.read(found)), had.list("")))
+        shutil.copytree(self.remote.folder / self.bucket, other.remote.folder / other.bucket, dirs_exist_ok=True)
         return other
 
     def configure(self) -> None:
@@ -142,6 +139,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "init", "--quiet", "--initial-branch", "main")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "The working tree")
+    git(root, "gc", "--quiet")  # one file in place of a thousand in each clone and copy
     return root
 
 
