@@ -322,7 +322,7 @@ def test_a_rename_in_the_other_dataset_is_followed_without_computing(clone: Clon
 
 
 def run_dvc(clone: Clone, *arguments: str) -> str:
-    command = [Path(sys.executable).parent / "dvc", *arguments]
+    command = [str(Path(sys.executable).parent / "dvc"), *arguments]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     return subprocess.run(command, cwd=clone.root, env=environment, capture_output=True, text=True, check=True).stdout
 
