@@ -7,13 +7,16 @@ variable: then the tables are computed again, as after any change of code.
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.dataset import pointer_name
 from headrace.engine.code_hash import hash_or_nothing
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.stage import own_params
+from headrace.project.input_check import FOREIGN_STATES
 from headrace.storage import git
 from headrace.storage.manifest import Manifest
 from headrace.workspace import PACKAGE
@@ -21,6 +24,9 @@ from headrace.workspace import PACKAGE
 DECLARATIONS = ("Source", "FeatureTable", "DerivedTable", "LabelingTask")
 READERS = ("Input", "ItemFeatures")
 """Constructors whose first argument, `table`, is the table that is read."""
+
+KEPT_TABLE = re.compile(rf"raw/(.+?)__({'|'.join(FOREIGN_STATES)})__(.+)")
+"""Where a table of another dataset is kept: dataset, state and name."""
 
 HISTORY = 50
 """Commits of a file that are searched for the text that computed a table."""
@@ -51,7 +57,11 @@ class Renaming:
 
     def old_input(self, table: str) -> str:
         """What a table that an `Input` names, without its dataset, was called."""
-        return {_relative(new): _relative(old) for new, old in self.tables.items()}.get(table, table)
+        names = {_relative(new): _relative(old) for new, old in self.tables.items()}
+        kept_at = f"raw/{pointer_name(table)}"
+        if ":" in table and kept_at in names:
+            return KEPT_TABLE.sub(r"\1:\2/\3", names[kept_at])
+        return names.get(table, table)
 
     def old_path(self, path: str) -> str:
         """Where a source file of the dataset was, if its name follows that of its table or its dataset."""

@@ -1,7 +1,11 @@
 """Tables of other datasets are read at a release: ingest records which, and everything else reads a raw table."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,6 +30,7 @@ from headrace.project import graph
 from headrace.project.release_check import find_unreleased
 from headrace.release.release import create_release
 from headrace.settings import Settings
+from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.released_inputs import ReleasedInput
 
 FLIGHTS = dataset("flights")
@@ -282,6 +287,44 @@ def test_a_release_is_kept_as_long_as_a_release_of_another_dataset_reads_it(clon
     prune(fewer, clone.table_store, Settings(workspace=clone.root), dry_run=False)
     second = prune(kept, clone.table_store, Settings(workspace=clone.root), dry_run=False)
     assert second.pruned == ["flights/1"]
+
+
+def test_dvc_finds_the_raw_table_and_what_was_computed_from_it_as_they_are_recorded(clone: Clone) -> None:
+    """Of the data; the code of these tests is not in the clone."""
+    release_delays(clone)
+
+    changed = run_dvc(clone, "status", "--json")
+
+    assert f"{RAW}.dvc" not in changed
+    assert "data/" not in changed
+    pointed_at = recorded_outs(clone.root)[f"data/{RAW}"]
+    assert f"data/{RAW}/_manifest/head.json" in (clone.root / "dvc.yaml").read_text()
+    assert pointed_at["nfiles"] == len(DAYS) + 2  # head and one chunk
+
+
+def test_a_rename_in_the_other_dataset_is_followed_without_computing(clone: Clone) -> None:
+    release_delays(clone)
+    renamed = replace(FLIGHTS, features=(replace(FEATURES, name="sums"),))
+    found = find_renaming(renamed, "totals", "sums", clone.table_store)
+    rename_tables(renamed, found, clone.table_store, reason="why", dry_run=False)
+    create_release(renamed, clone.table_store)
+    before, follows = clone.table_store.manifest(MOOD).md5s, declare(table(read="flights:features/sums"))
+
+    moved = find_renaming(follows, NAME, "flights__features__sums", clone.table_store)
+    rename_tables(follows, moved, clone.table_store, reason="why", dry_run=False)
+    read(clone, follows)
+
+    manifest = clone.table_store.manifest("raw/delays/flights__features__sums")
+    assert ReleasedInput.of_manifest(manifest) == ReleasedInput("features/flights/sums", "flights/2")
+    assert moved.old_input("flights:features/sums") == TABLE
+    assert all(plan_stage(stage, clone.table_store).is_empty for stage in graph.dataset_stages(follows))
+    assert clone.table_store.manifest(MOOD).md5s == before
+
+
+def run_dvc(clone: Clone, *arguments: str) -> str:
+    command = [str(Path(sys.executable).parent / "dvc"), *arguments]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(command, cwd=clone.root, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_table_that_is_read_no_more_is_dropped_under_its_name_here(clone: Clone) -> None:
