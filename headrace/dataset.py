@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial, update_wrapper
-from pathlib import Path
 from textwrap import shorten
 from types import FrameType
 from typing import Any, ClassVar, Literal
@@ -232,7 +231,7 @@ class Source:
             reported and not read, and a row outside of its partition's interval fails `<column>|partition`: the leading
             key column, or else `event_time`, where it holds times.
         read: Raw partition file → frame, columns as they are in the file. Raises `UnreadableError` for bytes that it
-            cannot read.
+            cannot read. With a parameter `request` it also receives what is wanted of the file: a `ReadRequest`.
         contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
             `docs/contracts.md`; `headrace.validate.columns` has more columns and checks. With `params`, it may be a
             function `contract(params=...)` that returns one.
@@ -256,7 +255,7 @@ class Source:
 
     name: str
     location: ObjectSource | TableSource
-    read: Callable[[Path], pl.DataFrame]
+    read: Callable[..., pl.DataFrame]
     contract: type[dy.Schema] | Callable[..., type[dy.Schema]]
     transform: Callable[..., pl.DataFrame]
     key: tuple[str, ...]
