@@ -13,6 +13,7 @@ import polars as pl
 from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
 from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
+from headrace.validate.text_formats import TextFormats, formats_of, shape, text_of_cell
 
 TimeUnit = Literal["ns", "us", "ms"]
 
@@ -48,6 +49,8 @@ def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | N
     if raw != wanted:
         if raw == JSON_VALUE:
             parsed = _from_json(column, wanted)
+        elif formats := formats_of(raw):
+            parsed = _from_formatted(text_of_cell(column, raw), formats, wanted)
         else:
             parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
     return None if parsed is None else in_range(parsed, wanted)
@@ -130,6 +133,23 @@ def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
 
 def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(pattern)).then(parsed)
+
+
+def _from_formatted(text: pl.Expr, formats: TextFormats, wanted: pl.DataType) -> pl.Expr | None:
+    if wanted == pl.String:
+        return text
+    if wanted.is_numeric():
+        return _number(formats.plain_number(text), wanted)
+    if wanted == pl.Date and formats.dates:
+        parsed = (_if_shaped(text, shape(form), text.str.to_date(form, strict=False)) for form in formats.dates)
+        return pl.coalesce(*parsed)
+    if wanted == UTC_MICROSECONDS and formats.times:
+        return pl.coalesce(*(_formatted_time(text, form) for form in formats.times))
+    return _from_text(text, wanted)
+
+
+def _formatted_time(text: pl.Expr, form: str) -> pl.Expr:
+    return _if_shaped(text, shape(form), text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
 
 
 def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:

@@ -11,6 +11,7 @@ from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, SchemaChangedError
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.query import CheckedRows, RowQuery
+from headrace.validate.text_formats import formats_of
 
 EXAMPLES = 3
 
@@ -71,7 +72,7 @@ def _count(failed: pl.DataFrame, check: str) -> int:
 
 
 def _retyped(where: str, column: pl.Series, wanted: pl.DataType) -> ColumnTypeChangedError:
-    is_text = column.dtype in (pl.String, JSON_VALUE)
+    is_text = column.dtype in (pl.String, JSON_VALUE) or formats_of(column.dtype) is not None
     advice = "declare it as dy.String and parse it in `transform`" if is_text else "correct its contract"
     return ColumnTypeChangedError(
         f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)}, but none of its"
@@ -89,6 +90,8 @@ def _naive(where: str, column: pl.Series, _wanted: pl.DataType) -> NaiveTimeErro
 
 
 def _type_name(wanted: pl.DataType) -> str:
+    if formats_of(wanted):
+        return str(pl.String())
     return {UTC_MICROSECONDS: "time in UTC", JSON_VALUE: "JSON"}.get(wanted) or str(wanted)
 
 
