@@ -307,14 +307,14 @@ def _rows_of_records(path: Path, content: bytes, header: _Header, dialect: CsvDi
         records = split_records(content, header.start, header.line, grammar)
     except TooManyBadLinesError:
         raise refused(path, "more of its lines than are kept cannot be read: it has another format") from None
-    if dialect.names and records.bad.height and not len(records.numbers):
+    if dialect.names and records.bad.height and not records.height:
         raise _no_record(path, records, len(header.names))
     try:
         rows = _good_rows(content, header, records, dialect)
     except POLARS_ERRORS as error:
         raise refused(path, f"Polars cannot read it: {describe_error(error)}") from error
-    if rows.height != len(records.numbers):
-        raise refused(path, f"Polars finds {rows.height:,} rows in it, where {len(records.numbers):,} were expected")
+    if rows.height != records.height:
+        raise refused(path, f"Polars finds {rows.height:,} rows in it, where {records.height:,} were expected")
     rows = _formatted(rows, dialect)
     return _with_bad_rows(rows, records) if records.bad.height else rows
 
