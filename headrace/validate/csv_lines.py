@@ -149,7 +149,6 @@ class _Lines:
 class _Block(NamedTuple):
     """The same of the lines of a block."""
 
-    ends: "NDArray[np.int64]"
     text_fault: "NDArray[np.uint8]"
     fault: "NDArray[np.uint8]"
     is_odd: "NDArray[np.bool_]"
@@ -205,22 +204,31 @@ def split_records(content: bytes, start: int, first_line: int, grammar: Grammar)
 def _look_at_lines(content: bytes, start: int, grammar: Grammar) -> _Lines:
     import numpy as np  # noqa: PLC0415
 
-    parts = [_look_at_block(content[first:end], first, grammar) for first, end in blocks(content, start)]
-    ends = np.concatenate([part.ends for part in parts]) if parts else np.zeros(0, np.int64)
+    parts = [_look_at_block(content[first:end], grammar) for first, end in blocks(content, start)]
     text_fault, fault, is_odd, is_left_out = (
         np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0, np.uint8)
         for name in ("text_fault", "fault", "is_odd", "is_left_out")
     )
+    if fault.any() or is_left_out.any():
+        ends = np.concatenate([_line_ends(content, first, end) for first, end in blocks(content, start)])
+    else:
+        ends = np.zeros(len(fault), np.int64)  # nobody asks where good lines are
     starts = np.append(start, ends[:-1] + 1)[: len(ends)]
     return _Lines(starts, ends, text_fault, fault, is_odd > 0, is_left_out > 0, np.zeros(len(ends), np.bool_))
 
 
-def _look_at_block(block: bytes, offset: int, grammar: Grammar) -> _Block:
+def _line_ends(content: bytes, first: int, end: int) -> "NDArray[np.int64]":
     import numpy as np  # noqa: PLC0415
 
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")).astype(np.int64) + offset
+    numbers = np.frombuffer(content, np.uint8, end - first, first)
+    return np.flatnonzero(numbers == ord("\n")).astype(np.int64) + first
+
+
+def _look_at_block(block: bytes, grammar: Grammar) -> _Block:
+    import numpy as np  # noqa: PLC0415
+
     lines, is_undecodable = _decode(block[:-1])
-    text_fault = np.zeros(len(ends), np.uint8)
+    text_fault = np.zeros(len(lines), np.uint8)
     text_fault[is_undecodable] = CHECKS.index(ENCODING)
     if b"\0" in block:
         has_nul = lines.str.contains("\0", literal=True).to_numpy()
@@ -232,8 +240,8 @@ def _look_at_block(block: bytes, offset: int, grammar: Grammar) -> _Block:
     if grammar.header is not None:
         _note(fault, (lines.str.strip_suffix("\r") == grammar.header).to_numpy(), HEADER)
     left_out = grammar.is_left_out(lines)
-    is_left_out = np.zeros(len(ends), np.bool_) if left_out is None else left_out.to_numpy()
-    return _Block(ends, text_fault, fault, is_odd, is_left_out)
+    is_left_out = np.zeros(len(lines), np.bool_) if left_out is None else left_out.to_numpy()
+    return _Block(text_fault, fault, is_odd, is_left_out)
 
 
 def _note(fault: "NDArray[np.uint8]", is_wrong: "NDArray[np.bool_]", check: str) -> None:
