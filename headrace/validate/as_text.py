@@ -5,6 +5,7 @@ import polars as pl
 from headrace.storage.nested import field_types, item_type, items
 from headrace.validate.json_values import JSON_VALUE, TEXT
 from headrace.validate.parsing import in_range
+from headrace.validate.text_formats import formats_of, text_of_cell
 
 INFINITIES = {
     "-9222425352054775809": "infinity",
@@ -26,6 +27,8 @@ def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return _time_as_text(column, dtype)
     if dtype == JSON_VALUE:
         return column.struct.field(TEXT)
+    if formats_of(dtype):
+        return text_of_cell(column, dtype)
     if dtype.is_nested():
         wrapped = pl.struct(_encodable(column, dtype).alias("v")).struct.json_encode()
         return pl.when(column.is_not_null()).then(wrapped.str.strip_prefix('{"v":').str.strip_suffix("}"))

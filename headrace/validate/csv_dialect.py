@@ -4,6 +4,7 @@ import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from headrace.validate.text_formats import TextFormats, date_faults, number_faults
 from headrace.validate.unreadable import LONGEST_NAME, MAX_BYTES, MAX_COLUMNS, MAX_FIELDS
 
 NO_MARK = "\r\n\0"
@@ -36,6 +37,10 @@ class CsvDialect:
         skip_blank_lines: Whether empty lines are left out. If not, they are records with one empty field.
         reject_repeated_header: Whether a line that repeats the header is a rejected row. If not, it is a row like any
             other, which fails the checks of columns that are not text.
+        decimal: What is before the fraction of a number.
+        thousands: What may be between groups of three digits; `None` if there are no groups.
+        date_formats: How dates are written, as in `("%d.%m.%Y",)`, the first that fits; ISO 8601 if there are none.
+        time_formats: The same of times, with their zone: `("%d.%m.%Y %H:%M:%S %z",)`.
         member: Which file of a zip archive is meant: its name, or a pattern such as `orders_*.csv`. If empty, the
             archive has one.
 
@@ -58,12 +63,27 @@ class CsvDialect:
     comment: str | None = field(default=None, kw_only=True)
     skip_blank_lines: bool = field(default=False, kw_only=True)
     reject_repeated_header: bool = field(default=False, kw_only=True)
+    decimal: str = field(default=".", kw_only=True)
+    thousands: str | None = field(default=None, kw_only=True)
+    date_formats: tuple[str, ...] = field(default=(), kw_only=True)
+    time_formats: tuple[str, ...] = field(default=(), kw_only=True)
     member: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what no file can be read with."""
-        for fault in (*self._mark_faults(), *self._text_faults(), *self._line_faults()):
+        for fault in (*self._mark_faults(), *self._text_faults(), *self._line_faults(), *self._value_faults()):
             raise ValueError(f"CsvDialect: {fault}")
+
+    @property
+    def formats(self) -> TextFormats | None:
+        """The forms of numbers, dates and times; None if they are those that any contract reads."""
+        formats = TextFormats(self.decimal, self.thousands, tuple(self.date_formats), tuple(self.time_formats))
+        return None if formats == TextFormats() else formats
+
+    def _value_faults(self) -> Iterator[str]:
+        yield from number_faults(self.decimal, self.thousands, (self.separator, self.quote, self.escape))
+        yield from date_faults("date_formats", self.date_formats, has_time=False)
+        yield from date_faults("time_formats", self.time_formats, has_time=True)
 
     def _mark_faults(self) -> Iterator[str]:
         """Single characters that mean something, and each another thing."""

@@ -11,8 +11,9 @@ So lines are looked at together, and only those with an odd number one by one.
 
 import codecs
 import re
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 BLOCK = 16 << 20
 """Bytes that are looked at together, where looking takes several times their memory."""
+
+ODD_LINES = 1 << 16
+"""Lines with an odd number of quotes that are Python numbers at the same time."""
 
 BYTE_SURROGATE = 0xDC00
 """What stands for byte 0 of text that cannot be decoded from another encoding than UTF-8, as PEP 383 has it."""
@@ -62,20 +66,20 @@ class Grammar:
         """A record of bytes, of one line or several, without its line end. It never goes back over what it matched."""
         separator, quote, escape = self._marks
         other = rf"[^{quote}{separator}{escape}\n]++" + (rf"|{escape}[^\n]" if escape else "")
-        field = rf"(?:{other})*+"
+        value = rf"(?:{other})*+"
         if quote:
             inner = rf"[^{quote}{escape}]++|{quote}{quote}" + (rf"|{escape}." if escape else "")
-            field = rf"(?:{quote}(?:{inner})*+{quote}|{field})"
-        return re.compile(rf"{field}(?:{separator}{field}){{{self.columns - 1}}}\r?".encode(), re.DOTALL)
+            value = rf"(?:{quote}(?:{inner})*+{quote}|{value})"
+        return re.compile(rf"{value}(?:{separator}{value}){{{self.columns - 1}}}\r?".encode(), re.DOTALL)
 
     @cached_property
     def line(self) -> str:
         """A record of one line in which `hide_escapes` has hidden what escapes; of any number of fields."""
         separator, quote, escape = self._marks
-        field = rf"[^{quote}{separator}{escape}]*"
+        value = rf"[^{quote}{separator}{escape}]*"
         if quote:
-            field = rf"(?:{quote}(?:[^{quote}{escape}]|{quote}{quote})*{quote}|{field})"
-        return rf"^{field}(?:{separator}{field})*\r?$"
+            value = rf"(?:{quote}(?:[^{quote}{escape}]|{quote}{quote})*{quote}|{value})"
+        return rf"^{value}(?:{separator}{value})*\r?$"
 
     @property
     def _marks(self) -> tuple[str, str, str]:
@@ -103,18 +107,20 @@ class CsvRecords:
     """The records of a file, after its header.
 
     Attributes:
-        good: Those that can be read, as they came.
-        numbers: The place of each good one among all records, from 1 on.
-        lines: The line of the file in which each good one begins, from 1 on.
+        height: How many can be read.
+        good: Those, as they came, unless the file is whole.
+        numbers: The place of each good one among all records, from 1 on, unless the file is whole.
+        lines: The line of the file in which each good one begins, likewise.
         bad: The others: columns `NUMBER`, `RAW_LINE`, `RECORD` and `FAULT`.
         is_whole: Whether all lines are good records.
     """
 
-    good: bytes
-    numbers: pl.Series
-    lines: pl.Series
-    bad: pl.DataFrame
-    is_whole: bool
+    height: int
+    good: bytes = b""
+    numbers: pl.Series = field(default_factory=pl.Series)
+    lines: pl.Series = field(default_factory=pl.Series)
+    bad: pl.DataFrame = field(default_factory=pl.DataFrame)
+    is_whole: bool = True
 
 
 @dataclass
@@ -143,7 +149,6 @@ class _Lines:
 class _Block(NamedTuple):
     """The same of the lines of a block."""
 
-    ends: "NDArray[np.int64]"
     text_fault: "NDArray[np.uint8]"
     fault: "NDArray[np.uint8]"
     is_odd: "NDArray[np.bool_]"
@@ -175,6 +180,8 @@ def split_records(content: bytes, start: int, first_line: int, grammar: Grammar)
     lines = _look_at_lines(content, start, grammar)
     if grammar.dialect.multiline:
         _join_lines(content, lines, grammar)
+    if not (lines.fault.any() or lines.is_left_out.any()):
+        return CsvRecords(len(lines.ends) - int(lines.is_continued.sum()))
     begins = np.flatnonzero(~lines.is_continued)
     last = np.append(begins[1:] - 1, len(lines.ends) - 1)[: len(begins)]
     is_record = ~lines.is_left_out[begins]
@@ -185,33 +192,43 @@ def split_records(content: bytes, start: int, first_line: int, grammar: Grammar)
     starts, ends = lines.starts[begins], lines.ends[last]
     texts = _texts(content, starts[is_bad], ends[is_bad], grammar.dialect.encoding)
     return CsvRecords(
-        _joined(content, starts, ends, is_good) if not is_good.all() else b"",
+        int(is_good.sum()),
+        _joined(content, starts, ends, is_good),
         pl.Series(numbers[is_good]),
         pl.Series(places[is_good]),
         _bad_records(texts, numbers[is_bad], places[is_bad], lines.fault[begins][is_bad]),
-        bool(is_good.all()),
+        is_whole=False,
     )
 
 
 def _look_at_lines(content: bytes, start: int, grammar: Grammar) -> _Lines:
     import numpy as np  # noqa: PLC0415
 
-    parts = [_look_at_block(content[first:end], first, grammar) for first, end in blocks(content, start)]
-    ends = np.concatenate([part.ends for part in parts]) if parts else np.zeros(0, np.int64)
+    parts = [_look_at_block(content[first:end], grammar) for first, end in blocks(content, start)]
     text_fault, fault, is_odd, is_left_out = (
         np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0, np.uint8)
         for name in ("text_fault", "fault", "is_odd", "is_left_out")
     )
+    if fault.any() or is_left_out.any():
+        ends = np.concatenate([_line_ends(content, first, end) for first, end in blocks(content, start)])
+    else:
+        ends = np.zeros(len(fault), np.int64)  # nobody asks where good lines are
     starts = np.append(start, ends[:-1] + 1)[: len(ends)]
     return _Lines(starts, ends, text_fault, fault, is_odd > 0, is_left_out > 0, np.zeros(len(ends), np.bool_))
 
 
-def _look_at_block(block: bytes, offset: int, grammar: Grammar) -> _Block:
+def _line_ends(content: bytes, first: int, end: int) -> "NDArray[np.int64]":
     import numpy as np  # noqa: PLC0415
 
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")).astype(np.int64) + offset
+    numbers = np.frombuffer(content, np.uint8, end - first, first)
+    return np.flatnonzero(numbers == ord("\n")).astype(np.int64) + first
+
+
+def _look_at_block(block: bytes, grammar: Grammar) -> _Block:
+    import numpy as np  # noqa: PLC0415
+
     lines, is_undecodable = _decode(block[:-1])
-    text_fault = np.zeros(len(ends), np.uint8)
+    text_fault = np.zeros(len(lines), np.uint8)
     text_fault[is_undecodable] = CHECKS.index(ENCODING)
     if b"\0" in block:
         has_nul = lines.str.contains("\0", literal=True).to_numpy()
@@ -223,8 +240,8 @@ def _look_at_block(block: bytes, offset: int, grammar: Grammar) -> _Block:
     if grammar.header is not None:
         _note(fault, (lines.str.strip_suffix("\r") == grammar.header).to_numpy(), HEADER)
     left_out = grammar.is_left_out(lines)
-    is_left_out = np.zeros(len(ends), np.bool_) if left_out is None else left_out.to_numpy()
-    return _Block(ends, text_fault, fault, is_odd, is_left_out)
+    is_left_out = np.zeros(len(lines), np.bool_) if left_out is None else left_out.to_numpy()
+    return _Block(text_fault, fault, is_odd, is_left_out)
 
 
 def _note(fault: "NDArray[np.uint8]", is_wrong: "NDArray[np.bool_]", check: str) -> None:
@@ -235,7 +252,7 @@ def _note(fault: "NDArray[np.uint8]", is_wrong: "NDArray[np.bool_]", check: str)
 def _decode(block: bytes) -> "tuple[pl.Series, NDArray[np.bool_] | bool]":
     """The lines of a block, and which of them are not UTF-8."""
     try:
-        return pl.Series("line", block.decode().split("\n"), pl.String), False
+        return pl.Series("line", [block.decode()]).str.split("\n").explode(empty_as_null=False), False
     except UnicodeDecodeError:
         import numpy as np  # noqa: PLC0415
 
@@ -275,17 +292,35 @@ def _join_lines(content: bytes, lines: _Lines, grammar: Grammar) -> None:
     """Find the records of several lines: each goes from a line with an odd number of quotes to the next such one."""
     import numpy as np  # noqa: PLC0415
 
-    odd, place = np.flatnonzero(lines.is_odd), 0
-    matches = grammar.record.fullmatch
-    while place + 1 < len(odd):
-        first, last = odd[place], odd[place + 1]
-        place += 1
-        if lines.is_left_out[first] or not matches(content, lines.starts[first], lines.ends[last]):
-            continue
-        lines.is_continued[first + 1 : last + 1] = True
-        text_faults = lines.text_fault[first : last + 1]
-        lines.fault[first] = min(text_faults[text_faults > 0], default=0)
-        place += 1
+    found = array("q")
+    opened: tuple[int, int] | None = None
+    for line, start, end, is_left_out in _odd_lines(lines):
+        if opened and grammar.record.fullmatch(content, opened[1], end):
+            found.extend((opened[0], line))
+            opened = None
+        else:
+            opened = None if is_left_out else (line, start)
+    firsts, lasts = np.frombuffer(found, np.int64).reshape(-1, 2).T
+    steps = np.zeros(len(lines.ends) + 1, np.int8)
+    steps[firsts + 1] += 1
+    steps[lasts + 1] -= 1
+    lines.is_continued[:] = np.cumsum(steps[:-1], dtype=np.int8) > 0
+    lines.fault[lines.is_continued], lines.is_left_out[lines.is_continued] = 0, False
+    lines.fault[firsts] = lines.text_fault[firsts]
+    for line in np.flatnonzero(lines.is_continued & (lines.text_fault > 0)):  # the record has the fault of any line
+        first = firsts[np.searchsorted(firsts, line) - 1]
+        lines.fault[first] = min(lines.text_fault[line], lines.fault[first] or len(CHECKS))
+
+
+def _odd_lines(lines: _Lines) -> Iterator[tuple[int, int, int, bool]]:
+    """Number, start and end of the lines with an odd number of quotes, and whether they are left out."""
+    import numpy as np  # noqa: PLC0415
+
+    odd = np.flatnonzero(lines.is_odd)
+    for first in range(0, len(odd), ODD_LINES):
+        part = odd[first : first + ODD_LINES]
+        columns = (part, lines.starts[part], lines.ends[part], lines.is_left_out[part])
+        yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _joined(

@@ -61,7 +61,8 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
     r"""The rows of a delimited file (plain, gzip, Zstandard or zip), every column as text.
 
     A line that cannot become a row is a row of nulls. Then four columns more say which row and which line each is, and
-    of those that cannot be read the text and why: keep them, `validate` needs them.
+    of those that cannot be read the text and why: keep them, `validate` needs them. Where the dialect declares forms of
+    numbers, dates or times, each column is a struct of the text, which `validate` reads by the contract.
 
     Raises:
         UnreadableError: Empty, truncated, too large, without a header of the encoding, or with a column named twice.
@@ -80,7 +81,7 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
     _check_extent(path, content, start, dialect)
     if is_valid and _is_even(content, start, dialect):
         try:
-            return _named(path, _rows(content, start, dialect))
+            return _formatted(_named(path, _rows(content, start, dialect)), dialect)
         except POLARS_ERRORS:  # one line has a field too many where another has one too few
             pass
     header = _header(path, content, start, line, dialect)
@@ -91,6 +92,11 @@ def _named(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
     if any(len(name) > LONGEST_NAME for name in rows.columns):
         raise refused(path, f"its header names a column with more than {LONGEST_NAME:,} characters")
     return rows
+
+
+def _formatted(rows: pl.DataFrame, dialect: CsvDialect) -> pl.DataFrame:
+    """Rows whose columns say in which forms their texts are, if the dialect declares some."""
+    return rows if dialect.formats is None else dialect.formats.wrap(rows)
 
 
 def _in_utf_8(content: bytes, encoding: str) -> tuple[bytes, bool]:
@@ -302,14 +308,15 @@ def _rows_of_records(path: Path, content: bytes, header: _Header, dialect: CsvDi
         records = split_records(content, header.start, header.line, grammar)
     except TooManyBadLinesError:
         raise refused(path, "more of its lines than are kept cannot be read: it has another format") from None
-    if dialect.names and records.bad.height and not len(records.numbers):
+    if dialect.names and records.bad.height and not records.height:
         raise _no_record(path, records, len(header.names))
     try:
         rows = _good_rows(content, header, records, dialect)
     except POLARS_ERRORS as error:
         raise refused(path, f"Polars cannot read it: {describe_error(error)}") from error
-    if rows.height != len(records.numbers):
-        raise refused(path, f"Polars finds {rows.height:,} rows in it, where {len(records.numbers):,} were expected")
+    if rows.height != records.height:
+        raise refused(path, f"Polars finds {rows.height:,} rows in it, where {records.height:,} were expected")
+    rows = _formatted(rows, dialect)
     return _with_bad_rows(rows, records) if records.bad.height else rows
 
 

@@ -14,6 +14,7 @@ from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
 from headrace.validate.duration_text import parse_duration
 from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
+from headrace.validate.text_formats import TextFormats, formats_of, shape, text_of_cell
 
 TimeUnit = Literal["ns", "us", "ms"]
 
@@ -62,6 +63,8 @@ def parse(
             parsed = _from_json(column, wanted, words)
         elif raw == pl.String or (words and raw.is_integer()):
             parsed = _from_text(column.cast(pl.String), wanted, words)
+        elif formats := formats_of(raw):
+            parsed = _from_formatted(text_of_cell(column, raw), formats, wanted, words)
         else:
             parsed = _from_typed(column, raw, wanted)
     return None if parsed is None else in_range(parsed, wanted)
@@ -145,6 +148,25 @@ def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
 
 def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(pattern)).then(parsed)
+
+
+def _from_formatted(
+    text: pl.Expr, formats: TextFormats, wanted: pl.DataType, words: Mapping[str, bool] | None
+) -> pl.Expr | None:
+    if wanted == pl.String:
+        return text
+    if wanted.is_numeric():
+        return _number(formats.plain_number(text), wanted)
+    if wanted == pl.Date and formats.dates:
+        parsed = (_if_shaped(text, shape(form), text.str.to_date(form, strict=False)) for form in formats.dates)
+        return pl.coalesce(*parsed)
+    if wanted == UTC_MICROSECONDS and formats.times:
+        return pl.coalesce(*(_formatted_time(text, form) for form in formats.times))
+    return _from_text(text, wanted, words)
+
+
+def _formatted_time(text: pl.Expr, form: str) -> pl.Expr:
+    return _if_shaped(text, shape(form), text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
 
 
 def _from_json(column: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None) -> pl.Expr | None:

@@ -14,6 +14,7 @@ from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.parsing import holds_times, is_naive_time, parse
 from headrace.validate.reserved_names import MARK, START
+from headrace.validate.text_formats import formats_of
 
 RAW = f"{MARK}raw "
 """Before the name of a column as it came."""
@@ -137,7 +138,7 @@ class RowQuery:
             if self._can_fail(name):
                 raw = pl.col(RAW + name)
                 failed = raw.is_not_null() & pl.col(name).is_null()
-                if self.schema[name] in (pl.String, JSON_VALUE) and dtype == UTC_MICROSECONDS:
+                if _is_text(self.schema[name]) and dtype == UTC_MICROSECONDS:
                     text = as_text(raw, self.schema[name])
                     naive = is_naive_time(pl.when(failed).then(text)).fill_null(value=False)
                     failures[f"{MARK}{name}|zone"] = naive
@@ -192,6 +193,10 @@ def parse_earlier(known: pl.Expr, earlier: EarlierType, wanted: pl.DataType) -> 
 def row_query(contract: CompiledContract, types: tuple[pl.DataType, ...]) -> RowQuery:
     """The query for raw rows of these types, in the order of the contract's columns."""
     return RowQuery(dict(zip(contract.columns, types, strict=True)), contract)
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype in (pl.String, JSON_VALUE) or formats_of(dtype) is not None
 
 
 def _apply(frame: pl.DataFrame, check: RowCheck, failed: pl.Expr) -> pl.Series:

@@ -10,6 +10,7 @@ from headrace.storage.table_schema import arrow_type, is_wider
 from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.parsing import parse
+from headrace.validate.text_formats import formats_of
 
 SAMPLE = 10_000
 """Values of a column that are looked at to guess its type."""
@@ -95,7 +96,7 @@ def guess_type(column: pl.Series, wider_than: pl.DataType | None = None) -> pl.D
         column: The values as they came.
         wider_than: A type that they do not have: types that hold its values come first.
     """
-    if column.dtype not in (pl.String, JSON_VALUE):
+    if column.dtype not in (pl.String, JSON_VALUE) and formats_of(column.dtype) is None:
         return UTC_MICROSECONDS if isinstance(column.dtype, pl.Datetime) else column.dtype
     if column.null_count() == len(column):
         return pl.String()

@@ -13,6 +13,7 @@ from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, Sch
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.query import CheckedRows, RowQuery
 from headrace.validate.schema_changes import added_column, find_renamed, missing_column, renamed_column, retyped_column
+from headrace.validate.text_formats import formats_of
 
 EXAMPLES = 3
 
@@ -132,7 +133,7 @@ def _count(failed: pl.DataFrame, check: str) -> int:
 
 
 def _retyped(where: str, column: pl.Series, wanted: pl.DataType, since: str) -> ColumnTypeChangedError:
-    is_text = column.dtype in (pl.String, JSON_VALUE)
+    is_text = column.dtype in (pl.String, JSON_VALUE) or formats_of(column.dtype) is not None
     advice = "declare it as dy.String and parse it in `transform`" if is_text else "correct its contract"
     seen = f" but none of its {column.count():,} values is;" if column.count() else ""
     if since and (declared := retyped_column(column, wanted, since)):
@@ -153,6 +154,8 @@ def _naive(where: str, column: pl.Series) -> NaiveTimeError:
 
 
 def _type_name(wanted: pl.DataType) -> str:
+    if formats_of(wanted):
+        return str(pl.String())
     return {UTC_MICROSECONDS: "time in UTC", JSON_VALUE: "JSON"}.get(wanted) or str(wanted)
 
 

@@ -54,7 +54,11 @@ else is guessed, and blanks around a value are not removed.
 """
 
 SECTIONS = {
-    "CSV": "Every field of a delimited file is text.",
+    "CSV": (
+        "Every field of a delimited file is text. `CsvDialect` declares other forms of numbers, dates and times:\n"
+        "`decimal`, `thousands`, `date_formats` and `time_formats`. A value in none of the declared forms is rejected\n"
+        "as `<column>|dtype`, also where it would be read without them."
+    ),
     "JSON": (
         "JSON Lines (NDJSON) and arrays of objects, read by `read_json`. A number has the value of all its digits:\n"
         "`1.0` is a whole number. A string is parsed as a field of a delimited file. As String, a number, an array or\n"

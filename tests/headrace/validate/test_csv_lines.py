@@ -315,3 +315,99 @@ def test_what_python_writes_as_csv_is_read_back(tmp_path: Path, rows: list[list[
 
     assert [list(row) for row in found.iter_rows()] == rows
     assert rows == list(csv.reader(io.StringIO(into.getvalue(), newline=""), strict=True))[1:]
+
+
+MYSQL = CsvDialect("\t", quote=None, escape="\\")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content", "rows"),
+    [
+        (CsvDialect(";", quote="'"), b"id;note\n1;'it''s; \"a\"'\n", [("1", 'it\'s; "a"')]),
+        (CsvDialect(quote=None), b'id,note\n1,5" pipe\n2,"a\n', [("1", '5" pipe'), ("2", '"a')]),
+        (
+            CsvDialect(escape="\\"),
+            b'id,note\n1,"a\\"b\\\\"\n2,a\\,b\n3,"x""y"\n',
+            [("1", 'a"b\\'), ("2", "a,b"), ("3", 'x"y')],
+        ),
+        (MYSQL, b'id\tnote\n1\ta\\\tb"\r\n2\t\\\\\n', [("1", 'a\tb"'), ("2", "\\")]),
+        (CsvDialect(names=("id", "note")), b"1,a\n2,b", [("1", "a"), ("2", "b")]),
+        (CsvDialect(skip_lines=2), b'Report, "of\n\xff\nid,note\n1,a\n', [("1", "a")]),
+        (CsvDialect(skip_lines=1, names=("id", "note")), b'x\n1,"a\nb"\n', [("1", "a\nb")]),
+        (CsvDialect(comment="#"), b'# "\nid,note\n#\n1,"a\n# b"\n#2,c\n', [("1", "a\n# b")]),
+        (CsvDialect(skip_blank_lines=True), b"\nid,note\n\n1,a\n\r\n2,b\n\n", [("1", "a"), ("2", "b")]),
+        (CsvDialect(nulls=("-", "n/a")), b"id,note\n-,n/a\n", [(None, None)]),
+        (CsvDialect(encoding="utf-16"), 'id,note\n1,"é\n"\n'.encode("utf-16"), [("1", "é\n")]),
+        (CsvDialect(encoding="utf-16-le"), "id,note\n1,é\n".encode("utf-16-le"), [("1", "é")]),
+        (CsvDialect(encoding="latin-1"), "id,note\n1,é\n".encode("latin-1"), [("1", "é")]),
+        (CsvDialect(encoding="cp1252"), "id,note\n1,€\n".encode("cp1252"), [("1", "€")]),
+        (CsvDialect(encoding="shift_jis"), "id,note\n1,表\n".encode("shift_jis"), [("1", "表")]),
+    ],
+)
+def test_a_declared_dialect_reads_what_it_says(
+    tmp_path: Path, dialect: CsvDialect, content: bytes, rows: list[tuple[str | None, ...]]
+) -> None:
+    assert read_csv(write(tmp_path, content), dialect).rows() == rows
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content", "bad"),
+    [
+        (CsvDialect(quote="'"), b"id,note\n1,'a\n2,b\n", (2, "1,'a", "line|quotes")),
+        (CsvDialect(escape="\\"), b'id,note\n1,"a\\"\n2,b\n', (2, '1,"a\\"', "line|quotes")),
+        (CsvDialect(escape="\\"), b"id,note\n1,a\\\n2,b\n", (2, "1,a\\", "line|quotes")),
+        (MYSQL, b"id\tnote\n1\\\ta\n2\tb\n", (2, "1\\\ta", "line|fields")),
+        (CsvDialect(names=("id", "note")), b"1\n2,b\n", (1, "1", "line|fields")),
+        (CsvDialect(skip_lines=2), b"x\ny\nid,note\n1\n2,b\n", (4, "1", "line|fields")),
+        (CsvDialect(comment="#"), b"#\nid,note\n#\n1,a,#\n2,b\n", (4, "1,a,#", "line|fields")),
+        (CsvDialect(skip_blank_lines=True), b"id,note\n\n1\n\n2,b\n", (3, "1", "line|fields")),
+        (CsvDialect(encoding="cp1252"), b"id,note\n1,\x81\n2,b\n", (2, r"1,\x81", "line|encoding")),
+        (
+            CsvDialect(encoding="utf-16-le"),
+            "id,note\n1,a".encode("utf-16-le") + b"\0\xd8\n\0",
+            (2, r"1,a\x00\xd8", "line|encoding"),
+        ),
+        (CsvDialect(encoding="utf-16-le"), "id,note\n2,a\n".encode("utf-16-le") + b"1", (3, r"\x31", "line|encoding")),
+    ],
+)
+def test_a_bad_line_of_a_declared_dialect_has_its_line_and_text(
+    tmp_path: Path, dialect: CsvDialect, content: bytes, bad: tuple[int, str, str]
+) -> None:
+    assert bad_lines(tmp_path, content, dialect) == [bad]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "content", "reason"),
+    [
+        (
+            CsvDialect(names=("id", "note")),
+            b"1;a\n2;b\n",
+            "none of its 2 lines is a record of 2 fields; line 1 fails line",
+        ),
+        (CsvDialect(skip_lines=2), b"id,note\n1,a\n", "it has no line after the 2 that are skipped"),
+        (CsvDialect(comment="#"), b"# a\n# b\n", "nothing but comments and empty lines"),
+        (CsvDialect(encoding="utf-16"), b"\xff\xfe\0\xd8,\0\n\0", "expected utf-16, but line 1 holds the bytes 00"),
+    ],
+)
+def test_an_object_of_another_dialect_is_refused(
+    tmp_path: Path, dialect: CsvDialect, content: bytes, reason: str
+) -> None:
+    assert reason in reason_for(tmp_path, content, dialect)
+
+
+FIELDS = st.text('ab,"\\\n#', min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(FIELDS, min_size=2, max_size=2), max_size=5), st.sampled_from(['"', "'", None]))
+def test_what_python_writes_with_escapes_is_read_back(tmp_path: Path, rows: list[list[str]], quote: str | None) -> None:
+    if quote is None:
+        rows = [[value.replace("\n", "") or "a" for value in row] for row in rows]
+    into = io.StringIO(newline="")
+    how = csv.QUOTE_NONE if quote is None else csv.QUOTE_ALL
+    form = {"quotechar": quote, "quoting": how, "escapechar": "\\", "doublequote": False, "lineterminator": "\n"}
+    csv.writer(into, **form).writerows([["x", "y"], *rows])  # type: ignore[arg-type]
+
+    found = read_csv(write(tmp_path, into.getvalue().encode()), CsvDialect(nulls=("",), quote=quote, escape="\\"))
+
+    assert [list(row) for row in found.iter_rows()] == rows
