@@ -28,6 +28,7 @@ from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
 from headrace.validate.columns import utc_time
+from headrace.validate.stage import TooManyRejectedError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -232,7 +233,7 @@ def priced(interval: Interval, sales: pl.LazyFrame, prices: pl.LazyFrame) -> pl.
     return join_as_known(rows, prices, on="item", known_time="price_known")
 
 
-SOURCE = Source("prices", PRICES, read_prices, Prices, rename, ("item",), max_rejected_share=1.0)
+SOURCE = Source("prices", PRICES, read_prices, Prices, rename, ("item",))
 TABLE = FeatureTable(
     name="priced",
     keys=("shop",),
@@ -356,6 +357,14 @@ def test_a_rejected_change_keeps_its_place_and_the_value_before_it_stays(shop: S
     assert shop.prices()["a", START + 66 * HOUR] == 10
     validated = shop.table_store.scan("validated/tiny/prices").collect()
     assert validated.columns == ["item", "land", "price", "known_time", "seen_time", "operation"]
+
+
+def test_a_partition_of_which_many_changes_are_rejected_is_refused(shop: Shop) -> None:
+    shop.run("INSERT INTO prices VALUES ('c', -1, NULL, NULL), ('d', -1, NULL, NULL), ('e', -1, NULL, NULL)")
+    shop.ingest_at(3)
+
+    with pytest.raises(TooManyRejectedError, match=r"what was recorded stays: correct the contract, or declare a"):
+        shop.build()
 
 
 def test_a_column_that_the_table_did_not_have_is_null_in_earlier_rows(shop: Shop) -> None:
