@@ -23,7 +23,7 @@ from headrace.ingest.database.read_transaction import ReadTransaction
 from headrace.ingest.ingest import ingest
 from headrace.ingest.table_history import RecordedHistory, SnapshotRows, find_changes
 from headrace.lineage.row_lookup import RowMatch
-from headrace.partitions import Interval, Monthly, Partitions
+from headrace.partitions import Interval, Monthly, Partitions, Unpartitioned
 from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
@@ -409,6 +409,32 @@ def with_input(prices: Input, source: Source = SOURCE) -> Dataset:
 
 
 CURRENT = replace(SOURCE, location=replace(PRICES, history=False))
+
+
+A_NUMBER: Any = 1
+A_TEXT: Any = "yes"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (replace(SOURCE, location=replace(PRICES, partition_by="updated_at")), "not by a column of the table"),
+        (
+            replace(SOURCE, location=replace(PRICES, initial_known_time=A_NUMBER)),
+            "expected the name of a column of times",
+        ),
+        (replace(SOURCE, location=replace(PRICES, history=A_TEXT)), "expected True or False, found 'yes'"),
+        (
+            replace(SOURCE, location=replace(PRICES, history=False, initial_known_time="updated_at")),
+            "declare history=True, too",
+        ),
+        (replace(SOURCE, partitions=Unpartitioned()), "cut by the time when changes became known: declare Daily()"),
+    ],
+)
+def test_what_does_not_fit_a_history_is_refused(source: Source, problem: str) -> None:
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+
+    assert any(problem in fault for fault in faults(dataset)), faults(dataset)
 
 
 def test_a_history_may_be_read() -> None:
