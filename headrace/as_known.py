@@ -26,6 +26,13 @@ def as_known(history: pl.LazyFrame, *, key: str | Sequence[str], at: datetime) -
 
     Raises:
         ValueError: `at` has no time zone.
+
+    Examples:
+        >>> noon = datetime(2026, 1, 9, 12, tzinfo=UTC)
+        >>> changes = [("pen", 90, "insert", noon), ("pen", 95, "update", noon + timedelta(hours=3))]
+        >>> history = pl.LazyFrame(changes, ["item", "cents", "operation", "known_time"], orient="row")
+        >>> headrace.as_known(history, key="item", at=noon + timedelta(hours=2)).collect()["cents"].to_list()
+        [90]
     """
     if at.tzinfo is None:
         raise ValueError(f"as_known: expected a time with its zone, such as datetime(…, tzinfo=UTC), found {at}")
@@ -62,6 +69,14 @@ def join_as_known(
 
     Raises:
         ValueError: Both have a column of one name.
+
+    Examples:
+        >>> noon = datetime(2026, 1, 9, 12, tzinfo=UTC)
+        >>> changes = [("pen", 90, "insert", noon), ("pen", 90, "delete", noon + timedelta(hours=3))]
+        >>> history = pl.LazyFrame(changes, ["item", "cents", "operation", "known_time"], orient="row")
+        >>> sales = pl.LazyFrame({"item": "pen", "sold_at": [noon + timedelta(hours=hour) for hour in (-1, 1, 4)]})
+        >>> headrace.join_as_known(sales, history, on="item", at="sold_at").collect()["cents"].to_list()
+        [None, 90, None]
     """
     key = _names(on)
     known_as = known_time or f"{PLACE} known"

@@ -288,7 +288,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
 
 
 def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> IngestResult:
-    """Record what the table shows to have changed, then write the manifest; a run without a change writes nothing."""
+    """Record what has changed in the table, then write the manifest, which a run without a change leaves as it was."""
     # Here for the reason that is given above.
     from headrace.ingest import table_history  # noqa: PLC0415
 
@@ -298,6 +298,7 @@ def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> 
     if run.partition is not None:  # what is recorded is what changed by now, not what a partition holds
         return replace(result, listed=int(run.partition in earlier.md5s))
     if table_history.recorded_listing(earlier) == snapshot.digest and not (snapshot.always_read or run.full_refresh):
+        run.table_store.checkout(earlier)  # finishes what a run that died had begun
         return replace(result, rows=0)
 
     run.progress(source.name, 0, 1)
@@ -312,8 +313,7 @@ def _sync_history(run: IngestRun, source: Source, snapshot: "TableSnapshot") -> 
         manifest = table_history.append_changes(run.table_store, recorded, changes, source.partitioning, metadata)
         manifest = replace(manifest, libraries=snapshot.libraries)
     _enforce_guards(run, earlier, manifest, snapshot, loss if history.seen else None)
-    if changes.height:
-        run.table_store.checkout(manifest)
+    run.table_store.checkout(manifest)
     run.progress(source.name, 1, 1)
 
     old, new = recorded.md5s, manifest.md5s

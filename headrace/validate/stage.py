@@ -14,6 +14,7 @@ from headrace.dataset import Dataset, ObjectSource, Source, raw_table
 from headrace.engine.stage import InputHashes, InputPaths, ObjectPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
 from headrace.extras import EXTRAS, require_extra
+from headrace.guards.vanished import FEW
 from headrace.storage.field_ids import TableColumn
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import entries_by_partition, recorded_interval
@@ -154,14 +155,19 @@ def too_many_rejected(
     described = contract_of(source).describe(check)
     if check.endswith(f"|{CHECK}") and (interval := describe_partition(source, name)):
         described = f"{check} ({interval})"
+    fix = "fix the source or the contract"
+    if source.is_history:
+        fix = "what was recorded stays: correct the contract, or declare a larger `max_rejected_share`"
     return TooManyRejectedError(
         f"{source.name} {name}: {share:.1%} of {result.rows_in:,} rows rejected,"
         f" {source.max_rejected_share:.1%} tolerated."
         f" Most often: {described}, {pluralize(rows, 'row')}. The rejected rows are in"
-        f" {evidence}; fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
+        f" {evidence}; {fix}, then run `headrace validate {dataset} --table {source.name}`."
     )
 
 
 def _has_too_many(result: ValidationResult, source: Source) -> bool:
+    if source.is_history and result.rejected.height < FEW:  # its partitions hold the changes of a day, often one
+        return False
     # A quotient is the float nearest to it, as the declared share is: 29 of 100 rows are 0.29, but 0.29 * 100 < 29.
     return bool(result.rows_in) and result.rejected.height / result.rows_in > source.max_rejected_share

@@ -1,5 +1,7 @@
 """The history of a database table: what changed between two snapshots is recorded once, and never changes again."""
 
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,8 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from crash_harness import State
+from crash_state import VISIBLE_FOLDERS, hash_files
 from weather import NEW, OLD, TABLE, Weather, create_dataset
 
+from headrace import failpoints
 from headrace.dataset import KNOWN_TIME, OPERATION, SEEN_TIME, TableSource
 from headrace.guards.finding_log import open_finding_log
 from headrace.guards.gate import FindingsError, accept_finding
@@ -327,3 +332,46 @@ def test_a_plan_says_whether_the_table_will_be_read(cities: Weather) -> None:
     assert ([*first.new], first.rows) == ([*cities.hashes], 2)
     assert (second.to_read, second.rows) == ((), 0)
     assert ([*third.changed], third.rows) == ([*cities.hashes], 2)
+
+
+class Killed(BaseException):
+    """The run ends here."""
+
+
+def test_a_run_that_ends_before_any_of_its_effects_is_finished_by_the_next(
+    sqlite_weather: Weather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_weather.run("CREATE TABLE cities (city TEXT, people INTEGER, updated_at TIMESTAMP)")
+    insert(sqlite_weather, "Bern", 1)
+    insert(sqlite_weather, "Wien", 2)
+    clock = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(ReadTransaction, "current_time", lambda _self: clock)
+    sqlite_weather.ingest(CITIES)
+    update(sqlite_weather, "Wien", 7, "2026-01-01 12:00:00+00:00")
+    sqlite_weather.run("DELETE FROM cities WHERE city = 'Bern'")
+    clock = datetime(2026, 1, 2, tzinfo=UTC)
+    failpoint, begun = failpoints.failpoint, sqlite_weather.table_store.root
+
+    def run(name: str, last: int) -> tuple[int, State]:
+        """Copy the workspace, end its run before that effect, and run again; effects, and what is there."""
+        shutil.copytree(begun, tmp_path / name)
+        place, effects = replace(sqlite_weather, table_store=TableStore.at(tmp_path / name)), 0
+
+        def count(*arguments: Any) -> Any:  # noqa: ANN401  as the one that it replaces
+            nonlocal effects
+            effects += 1
+            if effects == last:
+                raise Killed
+            return failpoint(*arguments)
+
+        with monkeypatch.context() as patched, suppress(Killed):
+            patched.setattr(failpoints, "failpoint", count)
+            place.ingest(CITIES)
+        replace(place, table_store=TableStore.at(tmp_path / name)).ingest(CITIES)
+        return effects, hash_files(tmp_path / name, *VISIBLE_FOLDERS)
+
+    effects, undisturbed = run("undisturbed", 0)
+
+    assert effects > 3
+    recovered = {number: run(f"{number}", number)[1] for number in range(1, effects + 1)}
+    assert {number: state for number, state in recovered.items() if state != undisturbed} == {}

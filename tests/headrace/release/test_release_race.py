@@ -3,14 +3,26 @@
 What a tag holds is read with `git show` and plain YAML and JSON, by nothing of Headrace.
 """
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import dataframely as dy
+import minimal_dataset
+import polars as pl
 import pytest
-from release_clones import QUESTION, Origin, dataset
+from release_clones import QUESTION, Clone, Origin, dataset
 from release_race import Race, run_race
 from servers import S3
 
+from headrace.dataset import TableSource
+from headrace.ingest.ingest import ingest
 from headrace.release.build import ReleasedMeanwhileError
+from headrace.settings import Settings
+from headrace.validate.columns import utc_time
+
+INSERT = "INSERT INTO cities VALUES "
 
 
 @pytest.mark.parametrize(
@@ -83,6 +95,54 @@ def test_annotations_that_two_clones_collected_are_merged_and_the_labels_are_mad
     assert sorted(ours.table_store.scan("labels/rides/state").collect()["sample_id"]) == ["a", "b", "c"]
     ours.collect(rides, "d")
     assert ours.release(rides).name == "rides/3"
+
+
+class Cities(dy.Schema):
+    """Cities."""
+
+    city = dy.String()
+    people = dy.Int64()
+    updated_at = utc_time(nullable=True)
+
+
+CITIES = replace(
+    minimal_dataset.SALES,
+    name="cities",
+    location=TableSource("cities", ("city",), "updated_at", history=True),
+    read=pl.read_parquet,
+    contract=Cities,
+    key=("city",),
+)
+
+
+def test_histories_of_a_table_that_two_clones_recorded_are_merged(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", f"sqlite:///{tmp_path}/cities.db")
+    origin = Origin.begin(tmp_path, s3)
+    ours, theirs, idle = origin.first, origin.clone("colleague"), origin.clone("idle")
+    tours = replace(dataset("tours"), sources=(minimal_dataset.SALES, CITIES))
+
+    def record(clone: Clone, *statements: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "cities.db")) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+        ingest(tours, clone.table_store, Settings(), sources=["cities"])
+        clone.refresh(tours)
+
+    for clone in (ours, theirs, idle):
+        clone.run(tours, {1: 1})
+    record(ours, "CREATE TABLE cities (city TEXT, people INTEGER, updated_at TIMESTAMP)", INSERT + "('Bern', 1, NULL)")
+    record(theirs, "UPDATE cities SET people = 2")
+    theirs.release(tours)
+    record(ours, INSERT + "('Wien', 3, NULL)")
+
+    made = ours.release(tours)
+
+    assert made.name == "tours/2"
+    rows = ours.table_store.scan("raw/tours/cities").sort("known_time").collect()
+    assert rows.select("city", "people").rows() == [("Bern", 1), ("Bern", 2), ("Wien", 3)]
+    assert idle.release(tours).name == "tours/2"
 
 
 def test_a_clone_that_collected_nothing_keeps_the_annotations_of_the_others(tmp_path: Path, s3: S3) -> None:

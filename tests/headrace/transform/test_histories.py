@@ -23,11 +23,12 @@ from headrace.ingest.database.read_transaction import ReadTransaction
 from headrace.ingest.ingest import ingest
 from headrace.ingest.table_history import RecordedHistory, SnapshotRows, find_changes
 from headrace.lineage.row_lookup import RowMatch
-from headrace.partitions import Interval, Monthly, Partitions
+from headrace.partitions import Interval, Monthly, Partitions, Unpartitioned
 from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
 from headrace.validate.columns import utc_time
+from headrace.validate.stage import TooManyRejectedError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -232,7 +233,7 @@ def priced(interval: Interval, sales: pl.LazyFrame, prices: pl.LazyFrame) -> pl.
     return join_as_known(rows, prices, on="item", known_time="price_known")
 
 
-SOURCE = Source("prices", PRICES, read_prices, Prices, rename, ("item",), max_rejected_share=1.0)
+SOURCE = Source("prices", PRICES, read_prices, Prices, rename, ("item",))
 TABLE = FeatureTable(
     name="priced",
     keys=("shop",),
@@ -358,6 +359,14 @@ def test_a_rejected_change_keeps_its_place_and_the_value_before_it_stays(shop: S
     assert validated.columns == ["item", "land", "price", "known_time", "seen_time", "operation"]
 
 
+def test_a_partition_of_which_many_changes_are_rejected_is_refused(shop: Shop) -> None:
+    shop.run("INSERT INTO prices VALUES ('c', -1, NULL, NULL), ('d', -1, NULL, NULL), ('e', -1, NULL, NULL)")
+    shop.ingest_at(3)
+
+    with pytest.raises(TooManyRejectedError, match=r"what was recorded stays: correct the contract, or declare a"):
+        shop.build()
+
+
 def test_a_column_that_the_table_did_not_have_is_null_in_earlier_rows(shop: Shop) -> None:
     shop.run("ALTER TABLE prices DROP COLUMN land")
     shop.ingest_at(3)
@@ -400,6 +409,32 @@ def with_input(prices: Input, source: Source = SOURCE) -> Dataset:
 
 
 CURRENT = replace(SOURCE, location=replace(PRICES, history=False))
+
+
+A_NUMBER: Any = 1
+A_TEXT: Any = "yes"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (replace(SOURCE, location=replace(PRICES, partition_by="updated_at")), "not by a column of the table"),
+        (
+            replace(SOURCE, location=replace(PRICES, initial_known_time=A_NUMBER)),
+            "expected the name of a column of times",
+        ),
+        (replace(SOURCE, location=replace(PRICES, history=A_TEXT)), "expected True or False, found 'yes'"),
+        (
+            replace(SOURCE, location=replace(PRICES, history=False, initial_known_time="updated_at")),
+            "declare history=True, too",
+        ),
+        (replace(SOURCE, partitions=Unpartitioned()), "cut by the time when changes became known: declare Daily()"),
+    ],
+)
+def test_what_does_not_fit_a_history_is_refused(source: Source, problem: str) -> None:
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+
+    assert any(problem in fault for fault in faults(dataset)), faults(dataset)
 
 
 def test_a_history_may_be_read() -> None:
