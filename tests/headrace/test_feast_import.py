@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 IMPORT = """
 import typeguard
 from headrace.feast_import import import_feast_unchecked
