@@ -83,6 +83,7 @@ def test_stock_dvc_reports_everything_up_to_date_while_objects_are_lost_and_corr
 def test_an_object_that_the_server_lists_but_cannot_return_is_uploaded_again(released: Workspace) -> None:
     md5, table_store = md5_of_partition(released, FEATURES), with_short_timeout(released.table_store)
     remote = table_store.cache.remote
+    assert list(remote.bucket.list(remote.key(md5)))  # the server keeps what it has listed
     (released.remote.folder / remote.bucket.name / remote.key(md5)).unlink()
 
     done = check_integrity(table_store, deep=True, repair=True)
