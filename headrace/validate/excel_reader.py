@@ -111,6 +111,10 @@ def read_excel(path: Path, dialect: ExcelDialect | None = None, *, request: Read
         MissingExtraError: The extra `excel` is not installed.
         UnreadableError: It is no workbook, encrypted, damaged or too large, it lacks the sheet, or two columns have one
             name.
+
+    Examples:
+        >>> headrace.read_excel(Path("orders.xlsx")).select("order_id", "amount").rows()
+        [('7', '1.5')]
     """
     require_extra("excel", "read_excel")
     dialect = dialect or ExcelDialect()

@@ -1,7 +1,8 @@
 """The examples in the docstrings of the public API; as a program, runs them in the current folder.
 
-It prints a JSON object: name of each example → the difference between its output and its docstring. It is a separate
-process, because a process loads the declarations of one project only.
+It writes the workbook `orders.xlsx`, which no library here can, and prints a JSON object: name of each example → the
+difference between its output and its docstring. It is a separate process, because a process loads the declarations of
+one project only.
 """
 
 import doctest
@@ -11,12 +12,15 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
+import dataframely as dy
 import polars as pl
+from workbooks import number, text, workbook
 
 import headrace
 
 PROVIDED = {
     "headrace": headrace,
+    "dy": dy,
     "pl": pl,
     "Path": Path,
     "UTC": UTC,
@@ -46,4 +50,5 @@ def run_example(example: doctest.DocTest) -> str:
 
 
 if __name__ == "__main__":
+    Path("orders.xlsx").write_bytes(workbook([(text("order_id"), text("amount")), (number(7), number(1.5))]))
     print(json.dumps({name: run_example(example) for name, example in find_examples().items()}))  # noqa: T201
