@@ -393,7 +393,8 @@ def next_manifest(
     table = raw_table(run.dataset.name, source.name)
     if isinstance(listing, ReleasedTableListing):
         params = listing.params_after(run.table_store, earlier)
-        return Manifest(table, params=params, partitions=entries.with_schemas(listing.schemas))
+        own = entries.with_schemas(listing.manifest.schemas)
+        return Manifest(table, params=params, partitions=own, columns=listing.manifest.columns)
     return Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=entries)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from headrace.dataset import ReleaseSource
+from headrace.dataset import HISTORY_COLUMNS, ReleaseSource
 from headrace.errors import HeadraceError
 from headrace.partitions import Daily, Hourly, Monthly, Partitions, Static, Unpartitioned, Yearly, interval_of
 from headrace.settings import load_settings
 from headrace.storage import git, git_remote
 from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.field_ids import Schema
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.pruned_releases import check_not_pruned, kept_releases
@@ -80,6 +79,7 @@ class ReleasedTableListing:
         released = find_released(root, dataset, source)
         manifest = table_store.recorded_manifest(released.table, released.release) or Manifest(released.table)
         _check_partitions(dataset, source, released.release, manifest)
+        check_is_no_history(dataset, source, released.release, manifest)
         return cls(source, manifest, released)
 
     @property
@@ -89,11 +89,6 @@ class ReleasedTableListing:
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
         return self.manifest.md5s
-
-    @property
-    def schemas(self) -> Mapping[str, Schema]:
-        """Hash → schema of its files."""
-        return self.manifest.schemas
 
     def params_after(self, table_store: TableStore, earlier: Manifest) -> Mapping[str, str]:
         """What the raw table's manifest says about where it is from.
@@ -193,6 +188,22 @@ def _check_partitions(dataset: str, source: ReleaseSource, release: str, manifes
     raise UnknownReleasedTableError(
         f"{dataset} reads {source.read.table} at {release}: expected partitions that are each a"
         f" {source.partitioning.label}, found {strange[0]}. Add {known} to the input, then run the same command again."
+    )
+
+
+def check_is_no_history(dataset: str, source: ReleaseSource, release: str, manifest: Manifest) -> None:
+    """Check that the table is not a history: its readers would get the changes of their own partitions alone.
+
+    Raises:
+        UnknownReleasedTableError: It is.
+    """
+    if not any({*HISTORY_COLUMNS} <= {field.name for field in schema} for schema in manifest.schemas.values()):
+        return
+    other = source.read.other_dataset
+    raise UnknownReleasedTableError(
+        f"{dataset} reads {source.read.table} at {release}, which is a history: a kernel of another dataset would miss"
+        f" the changes from before its partition. Nothing was changed. Declare a derived table or a feature table of"
+        f" {other} that joins it (`join_as_known`), release {other}, and read that table."
     )
 
 

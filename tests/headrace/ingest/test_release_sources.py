@@ -13,12 +13,13 @@ import pytest
 from minimal_dataset import FEATURES, day_names
 from release_clones import Clone, Origin, dataset
 
-from headrace.dataset import Dataset, FeatureTable, Guards, Input, Retention
+from headrace.dataset import HISTORY_COLUMNS, Dataset, FeatureTable, Guards, Input, Retention
 from headrace.engine.run import plan_all, plan_stage
 from headrace.errors import HeadraceError
 from headrace.guards.gate import FindingsError
 from headrace.ingest.ingest import IngestResult, UnknownSourceError, ingest
 from headrace.ingest.preview import preview_sources
+from headrace.ingest.release_source import UnknownReleasedTableError, check_is_no_history
 from headrace.lineage.history import DatasetRevision
 from headrace.lineage.lineage import trace_lineage
 from headrace.maintenance.drop import StillDeclaredError, find_dropped
@@ -31,6 +32,7 @@ from headrace.project.release_check import find_unreleased
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
+from headrace.storage.field_ids import SchemaField
 from headrace.storage.released_inputs import ReleasedInput
 
 FLIGHTS = dataset("flights")
@@ -233,6 +235,17 @@ def test_a_table_that_the_other_dataset_renamed_is_named_with_its_new_name(clone
 def test_partitions_of_another_grain_are_refused_with_the_declaration_to_add(clone: Clone) -> None:
     with pytest.raises(HeadraceError, match=r"found 2026-01-01. Add `partitions=Daily\(\)` to the input"):
         read(clone, declare(table(partitions=Monthly())))
+
+
+def test_a_history_of_another_dataset_is_refused_since_its_readers_would_miss_earlier_changes(clone: Clone) -> None:
+    totals = clone.table_store.manifest("features/flights/totals")
+    fields = tuple(SchemaField(number, name, "timestamp") for number, name in enumerate(HISTORY_COLUMNS))
+    history = totals.with_partitions(totals.entries.with_schemas(dict.fromkeys(totals.schemas, fields)))
+    [source] = DELAYS.release_sources
+
+    with pytest.raises(UnknownReleasedTableError, match=r"flights/1, which is a history: .*join_as_known"):
+        check_is_no_history("delays", source, "flights/1", history)
+    check_is_no_history("delays", source, "flights/1", totals)
 
 
 def test_one_partition_of_a_release_cannot_be_read(clone: Clone) -> None:
