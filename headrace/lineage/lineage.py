@@ -18,6 +18,7 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_of
 from headrace.storage.released_inputs import ReleasedInput
+from headrace.storage.s3.objects import object_address
 
 QUERY = "query"
 """Metadata of a raw partition that identifies its source."""
@@ -299,16 +300,19 @@ def _resolve_partition(tables: DatasetRevision, history: ReleaseHistory, table: 
 
 
 def _find_object(tables: DatasetRevision, table: str, key: str) -> str:
-    """The entry of a raw table that was read from the object.
+    """The entry of a raw table that was read from the object, by its key or by the address that lineage prints.
 
     Raises:
         UnknownTableError: None was.
     """
     entries = tables.manifest(table).partitions
     for name, entry in entries.items():
-        if any(item.key == key for item in entry.objects):
+        if any(key in (item.key, object_address(item.bucket, item.key)) for item in entry.objects):
             return name
+    example = next((item.key for entry in entries.values() for item in entry.objects), "")
+    such_as = f", such as {example}" if example else ""
     raise UnknownTableError(
-        f"{tables.label}: expected the key of an object that {table} was read from, found {key!a}, which none of its"
-        f" {len(entries):,} objects has. `headrace lineage --table {table} --revision RELEASE` looks in a release."
+        f"{tables.label}: expected the key of an object that {table} was read from{such_as}, found {key!a}, which"
+        f" none of its {len(entries):,} objects has. `headrace lineage --table {table} --revision RELEASE` looks in a"
+        " release."
     )

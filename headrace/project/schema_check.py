@@ -48,6 +48,15 @@ def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fa
         yield Fault(source, ("transform",), f"on no rows, {text}", "warning" if raised else "error")
         return
     schemas[f"validated/{source.name}"] = rows.schema
+    for name in (it for it in histories(recorded.schema) if it not in rows.columns):
+        yield Fault(
+            source,
+            ("contract",),
+            f"`transform` gives no column {name!r}, which the contract declares as `evolving`, so readers of the table"
+            " find its default in every row: have `transform` keep the name, and declare what it computes from it as"
+            " `derived`",
+            "warning",
+        )
     for name in (it for it in source.pii_columns if it not in rows.columns):
         yield Fault(
             source,

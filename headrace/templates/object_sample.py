@@ -147,10 +147,11 @@ def _merged(parts: dict[str, CsvSample], faults: list[str]) -> tuple[CsvSample, 
     notes = dict.fromkeys(f"{key}: {note}" for key, part in same.items() for note in part.notes)
     refused = [f"{key}: {fault}" for key, part in same.items() for fault in part.faults]
     dialects = [part.dialect for part in same.values()]
-    dialect = replace(
-        last.dialect,
-        encoding=next((one.encoding for one in dialects if one.encoding != "utf-8"), "utf-8"),
-    )
+    encoding = next((one.encoding for one in dialects if one.encoding != "utf-8"), "utf-8")
+    dialect = replace(last.dialect, encoding=encoding)
+    for key, part in same.items():
+        if part.dialect.encoding != encoding and not _is_ascii(part.rows):
+            notes[f"{key}: is {part.dialect.encoding}, so {encoding} reads other letters: convert it"] = None
     # not `select`, which takes some names, such as `*`, for patterns
     rows = pl.concat(pl.DataFrame({name: part.rows[name] for name in last.rows.columns}) for part in same.values())
     is_cut = any(part.is_cut for part in same.values())
@@ -158,6 +159,11 @@ def _merged(parts: dict[str, CsvSample], faults: list[str]) -> tuple[CsvSample, 
     bad_line = next((f"{key}: {part.bad_line}" for key, part in same.items() if part.bad_lines), "")
     found = CsvSample(rows, dialect, is_cut, tuple(notes), (*faults, *others, *refused), bad_lines, bad_line)
     return found, tuple(same)
+
+
+def _is_ascii(rows: pl.DataFrame) -> bool:
+    beyond = (column.str.contains(r"[^\x00-\x7f]").any() for column in rows)
+    return all(map(str.isascii, rows.columns)) and not any(beyond)
 
 
 def _read_file(folder: Path, key: str, most: int) -> bytes:

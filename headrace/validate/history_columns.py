@@ -1,6 +1,6 @@
 """What a history adds to its source: the columns of a change, which the contract and `transform` need not know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -10,6 +10,7 @@ import polars as pl
 from headrace.dataframely_import import dataframely as dy
 from headrace.dataset import HISTORY_COLUMNS, KNOWN_TIME, OPERATION, SEEN_TIME, Source
 from headrace.validate.columns import utc_time
+from headrace.validate.read_request import ReadRequest
 
 
 def with_history_columns(source: Source) -> Source:
@@ -38,19 +39,24 @@ def _extended(contract: type[dy.Schema]) -> type[dy.Schema]:
 
 
 @lru_cache
-def _read_with(read: Callable[[Path], pl.DataFrame], contract: type[dy.Schema]) -> Callable[[Path], pl.DataFrame]:
+def _read_with(read: Callable[..., pl.DataFrame], contract: type[dy.Schema]) -> Callable[..., pl.DataFrame]:
     """`read`, with the columns that are not there and may be null."""
     nullable = {name: column.dtype for name, column in contract.columns().items() if column.nullable}
 
-    @wraps(read)
-    def read_history(path: Path) -> pl.DataFrame:
-        rows: object = read(path)
+    @wraps(read)  # so it has a parameter `request` if `read` has one
+    def read_history(path: Path, **request: ReadRequest) -> pl.DataFrame:
+        rows: object = read(path, **{name: _with_columns(wanted, nullable) for name, wanted in request.items()})
         if not isinstance(rows, pl.DataFrame):
             return rows  # type: ignore[return-value]  # an error that the caller names
         missing = [pl.lit(None, kind).alias(name) for name, kind in nullable.items() if name not in rows.columns]
         return rows.with_columns(missing)
 
     return read_history
+
+
+def _with_columns(request: ReadRequest, nullable: Mapping[str, pl.DataType]) -> ReadRequest:
+    """The request, which holds a file without some of the `nullable` columns to be whole."""
+    return replace(request, check_schema=lambda schema: request.check_schema({**nullable, **schema}))
 
 
 def _past(transform: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:

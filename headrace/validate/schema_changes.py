@@ -46,16 +46,21 @@ def added_column(column: pl.Series, partition: str, *, is_ordered: bool) -> str:
 
 def missing_column(name: str, contract: CompiledContract, partition: str) -> str:
     """The declaration of a column that a partition lacks."""
-    return f'{name} = evolving({declare_type(contract.columns[name], "…")}, until="{partition}")'
+    return f'{name} = evolving({_declared_column(name, contract)}, until="{partition}")'
 
 
 def renamed_column(missing: str, added: str, contract: CompiledContract) -> str:
     """The declarations of a column that has another name: the table keeps the name, or takes the new one."""
-    declared = declare_type(contract.columns[missing], "…")
+    declared = _declared_column(missing, contract)
     return (
         f'`{missing} = evolving({declared}, aliases="{added}")` keeps its name in all tables,'
         f' `{added} = evolving({declared}, renamed_from="{missing}")` takes the new one'
     )
+
+
+def _declared_column(name: str, contract: CompiledContract) -> str:
+    """The first arguments of `evolving`: a column of the contract, and `…` for the changes that it has declared."""
+    return declare_type(contract.columns[name], "…") + (", …" if name in contract.histories else "")
 
 
 def find_renamed(

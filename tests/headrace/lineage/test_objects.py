@@ -69,6 +69,18 @@ def test_an_object_leads_to_the_partitions_that_were_computed_from_it(many: Many
     assert dict(traced.used_by) == {REJECTED: (FIRST,), TOTALS: (FIRST, SECOND), VALIDATED: (FIRST,)}
 
 
+def test_an_object_is_found_by_the_address_that_lineage_prints(many: ManyObjects) -> None:
+    key = f"sales/{FIRST}/b.csv"
+    (printed,) = {
+        line.split("  ")[0].split()[-1]
+        for line in _format_lineage(trace(many, RAW, object_key=key))
+        if f"{key}  ETag" in line
+    }
+
+    assert printed == f"file:bucket/{key}"
+    assert trace(many, RAW, object_key=printed) == trace(many, RAW, object_key=key)
+
+
 def test_a_partition_leads_back_to_each_of_its_objects(many: ManyObjects) -> None:
     traced = trace(many, VALIDATED, FIRST)
 
@@ -80,7 +92,9 @@ def test_one_of_several_objects_has_to_be_chosen(many: ManyObjects) -> None:
         trace(many, RAW, FIRST)
     with pytest.raises(UnknownTableError, match=rf"{RAW} has {FIRST}, {SECOND}\."):
         trace(many, RAW)
-    with pytest.raises(UnknownTableError, match=r"'sales/none\.csv', which none of its 4 objects has"):
+    with pytest.raises(
+        UnknownTableError, match=r"such as sales/.+\.csv, found 'sales/none\.csv', which none of its 4 objects has"
+    ):
         trace(many, RAW, object_key="sales/none.csv")
 
 

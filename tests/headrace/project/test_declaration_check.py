@@ -675,6 +675,17 @@ def test_who_reads_a_column_by_its_former_name_is_told_the_new_one() -> None:
     assert all("(sum of sales is called total now)" in fault.text for fault in found)
 
 
+def give_another_name(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.rename({"total": "sum"})
+
+
+def test_a_transform_without_a_column_that_changed_is_named() -> None:
+    """Readers of all partitions would find a column that holds nothing but its default."""
+    (found,) = schema_faults(replace(with_source(contract=Renamed, transform=give_another_name), features=()))
+
+    assert (found.level, "gives no column 'total'" in found.text) == ("warning", True)
+
+
 def drop_key(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.drop("shop")
 

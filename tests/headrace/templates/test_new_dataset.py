@@ -511,6 +511,19 @@ def test_the_encoding_is_seen_in_the_bytes(folder: Path, written: Path, encoding
     assert result.accepted["price"].to_list() == [price, price]
 
 
+def test_a_file_of_another_encoding_than_the_others_is_named(folder: Path, written: Path) -> None:
+    rows = "order_id,city\n1,Zürich\n2,Genève\n"
+    write(folder / "in", rows.encode(), "2026-01-01.csv")
+    write(folder / "in", b"order_id,city\n3,Bern\n4,Basel\n", "2026-01-02.csv")
+    write(folder / "in", rows.replace("1,", "5,").replace("2,", "6,").encode("latin-1"), "2026-01-03.csv")
+
+    found = declare(folder / "in", folder, written)
+
+    evidence = found.assumption("format").evidence
+    assert "2026-01-01.csv: is utf-8, so latin-1 reads other letters" in evidence
+    assert "2026-01-02.csv" not in evidence
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_the_separator_is_the_one_that_makes_even_records(folder: Path, written: Path, separator: str) -> None:
     lines = [separator.join(fields) for fields in (["order_id", "note"], ["1", "a, b"], ["2", "c"])]

@@ -28,6 +28,8 @@ from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
 from headrace.validate.columns import utc_time
+from headrace.validate.errors import SchemaChangedError
+from headrace.validate.parquet_reader import read_parquet
 from headrace.validate.stage import TooManyRejectedError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -367,17 +369,27 @@ def test_a_partition_of_which_many_changes_are_rejected_is_refused(shop: Shop) -
         shop.build()
 
 
-def test_a_column_that_the_table_did_not_have_is_null_in_earlier_rows(shop: Shop) -> None:
+@pytest.mark.parametrize("read", [read_prices, read_parquet])
+def test_a_column_that_the_table_did_not_have_is_null_in_earlier_rows(
+    shop: Shop, read: Callable[[Path], pl.DataFrame]
+) -> None:
     shop.run("ALTER TABLE prices DROP COLUMN land")
     shop.ingest_at(3)
     shop.run("ALTER TABLE prices ADD COLUMN land TEXT")
     shop.run("UPDATE prices SET land = 'AT', updated_at = '2026-01-02T12:00:00Z' WHERE item = 'a'")
     shop.ingest_at(40)
 
-    shop.build()
+    shop.build(replace(DATASET, sources=(minimal_dataset.SALES, replace(SOURCE, read=read))))
 
     rows = shop.table_store.scan("validated/tiny/prices").sort(KNOWN_TIME, "item").collect()
     assert rows.select("item", "land").rows() == [("a", None), ("b", None), ("a", "AT")]
+
+
+def test_a_reader_of_a_history_refuses_a_column_that_the_contract_does_not_have(shop: Shop) -> None:
+    shop.run("ALTER TABLE prices ADD COLUMN unit TEXT")
+    shop.ingest_at(3)
+    with pytest.raises(SchemaChangedError, match="new unit"):
+        shop.build(replace(DATASET, sources=(minimal_dataset.SALES, replace(SOURCE, read=read_parquet))))
 
 
 def test_lineage_finds_the_change_that_was_known_at_a_time(shop: Shop) -> None:

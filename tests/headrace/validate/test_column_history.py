@@ -284,6 +284,8 @@ def test_a_column_must_be_there_from_its_first_partition_to_its_last(rides: Chan
         rides.run()
 
     assert [name for name in map(day, range(4)) if name in str(refused.value)] == [day(1), day(2)]
+    # the declaration that is proposed keeps `since`
+    assert 'tip = evolving(dy.Int64(…), …, until="2013-01-02")' in str(refused.value)
 
 
 def test_a_default_cannot_change_once_the_table_was_read_with_it(rides: ChangingSource) -> None:
