@@ -19,6 +19,7 @@ from workspaces import REPOSITORY
 from headrace.as_known import as_known, join_as_known
 from headrace.dataset import KNOWN_TIME, OPERATION, UTC_MICROSECONDS, Dataset, FeatureTable, Input, Source, TableSource
 from headrace.engine.run import StageResult
+from headrace.errors import HeadraceError
 from headrace.ingest.database.read_transaction import ReadTransaction
 from headrace.ingest.ingest import ingest
 from headrace.ingest.table_history import RecordedHistory, SnapshotRows, find_changes
@@ -27,7 +28,9 @@ from headrace.partitions import Interval, Monthly, Partitions, Unpartitioned
 from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
+from headrace.validate.column_history import evolving
 from headrace.validate.columns import utc_time
+from headrace.validate.parquet_reader import read_parquet
 from headrace.validate.stage import TooManyRejectedError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -265,6 +268,9 @@ class Shop:
     def build(self, dataset: Dataset = DATASET) -> Mapping[str, StageResult]:
         return minimal_dataset.run_all_stages(self.table_store, dataset)
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return self.table_store.scan(table).collect().to_dicts()
+
     def prices(self) -> dict[tuple[str, datetime], int | None]:
         """Shop and time of each sale → price."""
         rows = self.table_store.scan("features/tiny/priced").select("shop", "event_time", "price").collect()
@@ -473,3 +479,44 @@ def test_a_partition_says_what_was_read_as_of_now(shop: Shop) -> None:
 
     entry = shop.table_store.manifest("features/tiny/priced").partitions["2026-01-01"]
     assert entry.metadata["as_of"] == {"validated/tiny/prices": "now"}
+
+
+# --- other readers, and columns that change ---
+
+
+class Fares(dy.Schema):
+    """Prices that were called `cents` before."""
+
+    item = dy.String()
+    fare = evolving(dy.Int64(nullable=True), renamed_from="cents")
+    land = dy.String(nullable=True)
+    tip = dy.Int64(nullable=True)
+    updated_at = utc_time()
+
+
+@pytest.mark.parametrize("read", [read_prices, read_parquet])
+def test_a_renamed_column_is_one_column_of_the_history_also_within_a_partition(
+    shop: Shop, read: Callable[..., pl.DataFrame]
+) -> None:
+    source = replace(SOURCE, read=read, contract=Fares, transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.build(dataset)
+    before = [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")]
+    shop.run("ALTER TABLE prices RENAME COLUMN cents TO fare")
+    shop.run("UPDATE prices SET fare = 11 WHERE item = 'a'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    assert before == [("a", 10), ("b", 20)]
+    assert [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 11), ("b", 20)]
+
+
+def test_a_transform_of_a_history_that_sorts_its_rows_is_refused(shop: Shop) -> None:
+    source = replace(SOURCE, transform=lambda rows: rows.sort("cents", descending=True))
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+
+    with pytest.raises(HeadraceError, match="gave the rows in another order"):
+        shop.build(dataset)
