@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace.dataframely_import import dataframely as dy
-from headrace.dataset import HISTORY_COLUMNS, KNOWN_TIME, OPERATION, SEEN_TIME, Source
+from headrace.dataset import HISTORY_COLUMNS, KNOWN_TIME, OPERATION, SEEN_TIME, UTC_MICROSECONDS, Source
+from headrace.partitions import Partitions, TimePartitions
 from headrace.validate.column_history import histories
 from headrace.validate.columns import utc_time
 from headrace.validate.errors import InvalidContractError
@@ -27,7 +28,7 @@ def with_history_columns(source: Source) -> Source:
     return replace(
         source,
         contract=_extended(source.contract),
-        read=_read_with(source.read, source.contract),
+        read=_read_with(source.read, source.contract, source.partitioning),
         transform=_past(source.transform, source.key),
         key=(KNOWN_TIME, *source.key),
     )
@@ -41,7 +42,9 @@ def _extended(contract: type[dy.Schema]) -> type[dy.Schema]:
 
 
 @lru_cache
-def _read_with(read: Callable[..., pl.DataFrame], contract: type[dy.Schema]) -> Callable[..., pl.DataFrame]:
+def _read_with(
+    read: Callable[..., pl.DataFrame], contract: type[dy.Schema], partitions: Partitions
+) -> Callable[..., pl.DataFrame]:
     """`read`, with the columns that are not there and may be null, and one column of those that were renamed.
 
     A partition may hold changes from before a column was added or renamed and from after it, and stays as it is.
@@ -59,7 +62,9 @@ def _read_with(read: Callable[..., pl.DataFrame], contract: type[dy.Schema]) -> 
         if request := options.get(PARAMETER):
             options = {PARAMETER: _with_footer(request, complete)}
         rows: object = read(path, **options)
-        return complete(rows) if isinstance(rows, pl.DataFrame) else rows  # type: ignore[return-value]  # an error that the caller names
+        if not isinstance(rows, pl.DataFrame):
+            return rows  # type: ignore[return-value]  # an error that the caller names
+        return _with_defaults(complete(rows), contract, partitions)
 
     return read_history
 
@@ -68,6 +73,44 @@ def _with_footer(request: ReadRequest, complete: Callable[[pl.DataFrame], pl.Dat
     """The request, which holds the columns of a file to the contract as they are once they are complete."""
     return replace(
         request, check_schema=lambda schema: request.check_schema(complete(pl.DataFrame(schema=schema)).schema)
+    )
+
+
+def _with_defaults(rows: pl.DataFrame, contract: type[dy.Schema], partitions: Partitions) -> pl.DataFrame:
+    """Changes with the defaults of columns that the table did not have yet when they were seen.
+
+    A partition before `since` may have changes from before the column was added and from after it. Those that were seen
+    before its first value had the default while they were alone, and keep it.
+    """
+    times = {rows.schema.get(KNOWN_TIME), rows.schema.get(SEEN_TIME)}
+    if not (rows.height and isinstance(partitions, TimePartitions) and times == {UTC_MICROSECONDS}):
+        return rows
+    partition = partitions.name_at(rows.select(pl.col(KNOWN_TIME).min()).item())
+    for name, history in histories(contract).items():
+        own = next((each for each in (name, *history.other_names) if each in rows.columns), "")
+        if own and history.default is not None and history.since and partition < history.since:
+            first = pl.col(SEEN_TIME).filter(pl.col(own).is_not_null()).min()
+            default = _default_as(history.default, contract.columns()[name].dtype, rows.schema[own])
+            rows = rows.with_columns(pl.when(pl.col(SEEN_TIME) < first).then(default).otherwise(own).alias(own))
+    return rows
+
+
+def _default_as(default: object, declared: pl.DataType, kind: pl.DataType) -> pl.Expr:
+    """The default in the type that the column has in the history.
+
+    Raises:
+        InvalidContractError: No value of that type is the default.
+    """
+    value = pl.Series([default], dtype=declared)
+    try:
+        found = value.cast(kind)
+        if found.cast(declared).equals(value):
+            return pl.lit(found.item(), kind)
+    except pl.exceptions.PolarsError:
+        pass
+    raise InvalidContractError(
+        f"the default {default!r} is no value of {kind}, which the column has in the history. Declare a default that is"
+        " one, or cast the column in the query of the source, then run `headrace validate` again."
     )
 
 

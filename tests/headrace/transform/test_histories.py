@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -511,6 +512,28 @@ def test_a_renamed_column_is_one_column_of_the_history_also_within_a_partition(
 
     assert before == [("a", 10), ("b", 20)]
     assert [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 11), ("b", 20)]
+
+
+class Tipped(Prices):
+    """Prices with a tip that the table has not always had."""
+
+    tip = evolving(dy.Decimal(10, 2), since="2026-01-02", default=Decimal(7))
+
+
+def test_a_change_that_was_seen_before_a_column_came_keeps_its_default(shop: Shop) -> None:
+    source = replace(SOURCE, contract=Tipped, transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.build(dataset)
+    before = [(row["item"], row["tip"]) for row in shop.rows("validated/tiny/prices")]
+    shop.run("ALTER TABLE prices ADD COLUMN tip INTEGER")
+    shop.run("UPDATE prices SET tip = 1, cents = 11 WHERE item = 'a'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    assert before == [("a", 7), ("b", 7)]
+    assert [(row["item"], row["tip"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 1)]
 
 
 def test_a_transform_of_a_history_that_sorts_its_rows_is_refused(shop: Shop) -> None:
