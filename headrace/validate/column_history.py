@@ -195,6 +195,8 @@ def _faults(history: ColumnHistory, dtype: pl.DataType, names: Sequence[str]) ->
 def _default_fault(default: object, dtype: pl.DataType) -> str:
     if default is None:
         return ""
+    if not arrow_type(dtype):
+        return f"a column of the type {dtype} can have no default: leave it out, and it is null"
     if isinstance(default, float) and not isfinite(default):
         return f"expected a finite default, found {default!r}"
     try:

@@ -332,6 +332,10 @@ FAULTS = [
     (lambda: {"tip": evolving(dy.Int64(), since=day(2), until=day(1))}, "no partition is from"),
     (lambda: {"tip": evolving(dy.Int64(), default=0)}, "say which with `since` or `until`"),
     (lambda: {"tip": evolving(dy.Int64(), since=day(1), default="x")}, "expected a default of the type Int64"),
+    (
+        lambda: {"tip": evolving(dy.List(dy.Int64()), since=day(1), default=[1])},
+        "a column of the type List(Int64) can have no default",
+    ),
     (lambda: {"tip": evolving(dy.Float64(), since=day(1), default=float("inf"))}, "expected a finite default"),
     (lambda: {"tip": evolving(dy.Int64(), aliases="fare"), "fare": dy.Int64()}, "'fare' is the name of another column"),
     (
