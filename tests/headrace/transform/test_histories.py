@@ -514,6 +514,21 @@ def test_a_renamed_column_is_one_column_of_the_history_also_within_a_partition(
     assert [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 11), ("b", 20)]
 
 
+def test_a_row_that_is_deleted_when_a_column_is_renamed_is_deleted(shop: Shop) -> None:
+    columns = {**Prices.columns(), "cents": evolving(dy.Int64(), aliases="fare")}
+    source = replace(SOURCE, contract=type("Fares", (dy.Schema,), columns), transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.run("ALTER TABLE prices RENAME COLUMN cents TO fare")
+    shop.run("DELETE FROM prices WHERE item = 'b'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    changes = [(row["item"], row["cents"], row[OPERATION]) for row in shop.rows("validated/tiny/prices")]
+    assert changes[2:] == [("a", 10, "update"), ("b", 20, "delete")]
+
+
 class Tipped(Prices):
     """Prices with a tip that the table has not always had."""
 
