@@ -118,8 +118,8 @@ def read_history(table_store: TableStore, manifest: Manifest, source: TableSourc
 def find_changes(history: RecordedHistory, snapshot: SnapshotRows, source: TableSource) -> pl.DataFrame:
     """The changes that a snapshot shows: rows with `known_time`, `seen_time` and `operation` after their own columns.
 
-    Deletions have the last values of the row, and the columns of the snapshot. A row whose watermark alone is another
-    has not changed. A column that the history does not have was null in it; one that the snapshot lacks is not
+    Deletions have the last values of the row, also of columns that the snapshot lacks. A row whose watermark alone is
+    another has not changed. A column that the history does not have was null in it; one that the snapshot lacks is not
     compared.
 
     Raises:
@@ -151,8 +151,10 @@ def find_changes(history: RecordedHistory, snapshot: SnapshotRows, source: Table
     added = _as_changes(changed, operation, seen, known).select(*snapshot.rows.columns, *HISTORY_COLUMNS)
     gone = before.filter(pl.col(OPERATION) != DELETE).join(snapshot.rows, on=key, how="anti", maintain_order="left")
     deleted = _as_changes(gone, DELETE, seen, pl.lit(seen, UTC_MICROSECONDS))
-    own = [name for name in added.columns if name in deleted.columns]
-    return pl.concat([added, deleted.select(own)], how="diagonal").select(added.columns)
+    lost = [name for name in deleted.columns if name not in added.columns]
+    without_values = [name for name in lost if deleted[name].null_count() == deleted.height]
+    changes = pl.concat([added, deleted.drop(without_values)], how="diagonal")
+    return changes.select(pl.exclude(HISTORY_COLUMNS), *HISTORY_COLUMNS)
 
 
 def deletions_as_loss(table: str, history: RecordedHistory, changes: pl.DataFrame, source: TableSource) -> TableLoss:

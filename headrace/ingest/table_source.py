@@ -146,7 +146,7 @@ class TableSnapshot:
         names = list(self.listing.partitions)  # one, or none of an empty table
         tables = self.transaction.read_partitions(self.source, self.listing, names)
         rows = next((_to_frame(rows) for _, rows in tables), pl.DataFrame())
-        query = self._provenance(names[0]) if names else {"table": self.source.table, "where": "", "rows": 0}
+        query = self._provenance(names[0]) if names else {**self._relation, "where": "", "rows": 0}
         return SnapshotRows(rows, self.taken_at, self.digest, {"watermark": None, **query})
 
     @property
@@ -175,12 +175,17 @@ class TableSnapshot:
             return to_known_error(error)
         return replace(entry, metadata={"query": self._provenance(partition)})
 
+    @property
+    def _relation(self) -> dict[str, str]:
+        """What is read, as the manifest and the cache key hold it."""
+        return {"table": self.source.table} if self.source.table else {"sql": self.source.query}
+
     def _provenance(self, partition: str) -> dict[str, Any]:
         """The query of a partition and its statistics, as the manifest and the cache key hold them."""
         time_column = self.source.partition_by
         stats = self.listing.partitions[partition]
         return {
-            **({"table": self.source.table} if self.source.table else {"sql": self.source.query}),
+            **self._relation,
             "where": f"{self.listing.partitioning.label} of {time_column} = {partition}" if time_column else "",
             "rows": stats.rows,
             "watermark": stats.watermark,

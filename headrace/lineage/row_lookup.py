@@ -4,9 +4,10 @@ A training row identifies a feature row, too: its keys and `event_timestamp` sel
 that time. The row's age is not limited here; retrieval limits it by the table's ttl.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,14 @@ REQUEST_TIME = "event_timestamp"
 """Column of a training row: the time as of which its features were retrieved."""
 
 BOOLEANS = {"true": True, "false": False}
+
+SIMPLE_TYPES: Mapping[type[pl.DataType], Callable[[str], Any]] = {
+    pl.Date: date.fromisoformat,
+    pl.Time: time.fromisoformat,
+    pl.Boolean: lambda text: BOOLEANS[text.lower()],
+    pl.String: str,
+}
+"""Type → how a value is read from text."""
 
 
 class UnknownRowError(HeadraceError):
@@ -163,14 +172,21 @@ def _convert(text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of
         timestamp = datetime.fromisoformat(text)
         timestamp = timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
         return timestamp if kind.time_zone else timestamp.replace(tzinfo=None)
-    if kind == pl.Date:
-        return date.fromisoformat(text)
-    if kind == pl.Boolean:
-        return BOOLEANS[text.lower()]
+    if isinstance(kind, pl.Decimal):
+        return _decimal(text, kind)
     if kind.is_integer():
         return int(text)
     if kind.is_float():
         return float(text)
-    if kind == pl.String:
-        return text
+    for simple, parse in SIMPLE_TYPES.items():
+        if kind == simple:
+            return parse(text)
     raise ValueError(text)
+
+
+def _decimal(text: str, kind: pl.Decimal) -> Decimal:
+    """The number, if the type has it."""
+    value = pl.Series([text]).cast(kind, strict=False).item()
+    if not isinstance(value, Decimal) or value != Decimal(text):
+        raise ValueError(text)
+    return value

@@ -51,12 +51,14 @@ class TableColumn(msgspec.Struct, frozen=True, omit_defaults=True):
         name: Its name.
         type: Arrow's name of its type; empty if only files know it.
         default: Its value in the rows of files that lack it.
+        fields: The parts of a nested column, without ids.
     """
 
     id: int
     name: str
     type: str = ""
     default: Default = None
+    fields: tuple[SchemaField, ...] = ()
 
 
 Renamed = tuple[tuple[str, str], ...]

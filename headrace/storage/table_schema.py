@@ -161,7 +161,7 @@ def _merge(table: str, schemas: Sequence[Schema], declared: Sequence[TableColumn
         columns[number] = LogicalColumn(name, dtype, decode_default(column.default if column else None, dtype))
     for column in declared:
         if column.id not in columns and column.type:
-            dtype = polars_type(SchemaField(column.id, column.name, column.type))
+            dtype = polars_type(SchemaField(column.id, column.name, column.type, column.fields))
             columns[column.id] = LogicalColumn(column.name, dtype, decode_default(column.default, dtype))
     return columns
 
@@ -249,6 +249,23 @@ def arrow_type(dtype: "pl.DataType") -> str:
     if isinstance(dtype, pl.Datetime):
         return f"timestamp[{dtype.time_unit}{f', tz={dtype.time_zone}' if dtype.time_zone else ''}]"
     return next((name for name, kind in _simple_types().items() if dtype == kind), "")
+
+
+def describe_type(name: str, dtype: "pl.DataType") -> SchemaField:
+    """A column of that type without ids, as schemas have it; its type is empty where a table keeps none such."""
+    import polars as pl  # noqa: PLC0415  as above
+
+    from headrace.storage.nested import field_types, item_type  # noqa: PLC0415  as above
+
+    parts: tuple[SchemaField, ...] = ()
+    kind = ""
+    if isinstance(dtype, pl.List):
+        kind, parts = "list", (describe_type("element", item_type(dtype)),)
+    elif isinstance(dtype, pl.Struct):
+        kind, parts = "struct", tuple(describe_type(*part) for part in field_types(dtype).items())
+    if all(part.type for part in parts):
+        return SchemaField(0, name, kind or arrow_type(dtype), parts)
+    return SchemaField(0, name, "")
 
 
 def encode_default(value: object) -> Default:

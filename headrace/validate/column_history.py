@@ -18,7 +18,7 @@ import polars as pl
 
 from headrace.storage.field_ids import TableColumn, column_id
 from headrace.storage.partition_names import partition_interval
-from headrace.storage.table_schema import arrow_type, decode_default, encode_default, is_wider
+from headrace.storage.table_schema import arrow_type, decode_default, describe_type, encode_default, is_wider
 
 HISTORY = "history"
 """Key of a column's metadata that holds its `ColumnHistory`."""
@@ -145,10 +145,12 @@ def table_columns(schema: type[dy.Schema]) -> tuple[TableColumn, ...]:
         TableColumn(
             column_id((history.renamed_from or (name,))[0]),
             name,
-            arrow_type(columns[name].dtype),
+            described.type,
             encode_default(history.default),
+            described.fields,
         )
         for name, history in histories(schema).items()
+        for described in (describe_type(name, columns[name].dtype),)
     )
 
 
@@ -193,6 +195,8 @@ def _faults(history: ColumnHistory, dtype: pl.DataType, names: Sequence[str]) ->
 def _default_fault(default: object, dtype: pl.DataType) -> str:
     if default is None:
         return ""
+    if not arrow_type(dtype):
+        return f"a column of the type {dtype} can have no default: leave it out, and it is null"
     if isinstance(default, float) and not isfinite(default):
         return f"expected a finite default, found {default!r}"
     try:

@@ -14,7 +14,7 @@ from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.parsing import holds_times, is_naive_time, parse
 from headrace.validate.reserved_names import MARK, START
-from headrace.validate.text_formats import formats_of
+from headrace.validate.text_formats import TextFormats, formats_of
 
 RAW = f"{MARK}raw "
 """Before the name of a column as it came."""
@@ -76,11 +76,11 @@ class RowQuery:
         return {name: self._typed(name, dtype) for name, dtype in self.contract.columns.items()}
 
     def _typed(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
-        earlier = self.contract.earlier_types.get(name)
+        earlier, raw, words = self.contract.earlier_types.get(name), self.schema[name], self.contract.words.get(name)
         if earlier is None or earlier.parse is None:
-            return parse(pl.col(name), self.schema[name], dtype, self.contract.words.get(name))
-        known = parse(pl.col(name), self.schema[name], earlier.dtype)
-        return None if known is None else parse_earlier(known, earlier, dtype)
+            return parse(pl.col(name), raw, dtype, words)
+        known = parse(pl.col(name), raw, earlier.dtype)
+        return None if known is None else parse_earlier(known, earlier, dtype, formats_of(raw), words)
 
     def run(self, raw: pl.DataFrame) -> CheckedRows:
         """Apply all checks at once.
@@ -169,8 +169,21 @@ class RowQuery:
         return CheckedRows(checked.select(list(self.typed)), failed, checked.get_column(IS_BAD))
 
 
-def parse_earlier(known: pl.Expr, earlier: EarlierType, wanted: pl.DataType) -> pl.Expr:
+def parse_earlier(
+    known: pl.Expr,
+    earlier: EarlierType,
+    wanted: pl.DataType,
+    formats: TextFormats | None = None,
+    words: Mapping[str, bool] | None = None,
+) -> pl.Expr:
     """Values of an earlier type as those of the declared one, by the declared function.
+
+    Args:
+        known: Values of the earlier type.
+        earlier: That type, and the function.
+        wanted: The declared type.
+        formats: In which forms the file writes: a text that the function gives is read as any text of the file.
+        words: Text in lower case → Boolean, where `boolean` declares it.
 
     Raises:
         InvalidContractError: It cannot be applied to that type, or gives values that cannot be of the declared one.
@@ -181,7 +194,10 @@ def parse_earlier(known: pl.Expr, earlier: EarlierType, wanted: pl.DataType) -> 
     place = f"`parse` of the values of {earlier.dtype} before {earlier.until}"
     try:
         found = pl.LazyFrame(schema={"v": earlier.dtype}).select(v=convert(pl.col("v"))).collect_schema()["v"]
-        converted = parse(convert(known), found, wanted)
+        values = convert(known)
+        if formats is not None and found == pl.String:
+            values, found = formats.cells(values), formats.dtype
+        converted = parse(values, found, wanted, words)
     except Exception as error:  # whatever the team's function raises
         raise InvalidContractError(f"{place} raised {type(error).__name__}: {error}") from error
     if converted is None:

@@ -62,11 +62,12 @@ class TextFormats:
 
     def wrap(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of text as columns of this type."""
+        return rows.select(self.cells(pl.col(name)).alias(name) for name in rows.columns)
+
+    def cells(self, text: pl.Expr) -> pl.Expr:
+        """Text as values of this type."""
         (field,) = self.dtype.fields
-        return rows.select(
-            pl.when(pl.col(name).is_not_null()).then(pl.struct(pl.col(name).alias(field.name))).alias(name)
-            for name in rows.columns
-        )
+        return pl.when(text.is_not_null()).then(pl.struct(text.alias(field.name)))
 
     def plain_number(self, text: pl.Expr) -> pl.Expr:
         """Numbers with a point and without groups, null for what is not written as one; words such as NaN stay."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from workspaces import REPOSITORY
 from headrace.as_known import as_known, join_as_known
 from headrace.dataset import KNOWN_TIME, OPERATION, UTC_MICROSECONDS, Dataset, FeatureTable, Input, Source, TableSource
 from headrace.engine.run import StageResult
+from headrace.errors import HeadraceError
 from headrace.ingest.database.read_transaction import ReadTransaction
 from headrace.ingest.ingest import ingest
 from headrace.ingest.table_history import RecordedHistory, SnapshotRows, find_changes
@@ -27,6 +29,7 @@ from headrace.partitions import Interval, Monthly, Partitions, Unpartitioned
 from headrace.project.declaration_check import check_declaration
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
+from headrace.validate.column_history import evolving
 from headrace.validate.columns import utc_time
 from headrace.validate.errors import SchemaChangedError
 from headrace.validate.parquet_reader import read_parquet
@@ -267,6 +270,9 @@ class Shop:
     def build(self, dataset: Dataset = DATASET) -> Mapping[str, StageResult]:
         return minimal_dataset.run_all_stages(self.table_store, dataset)
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return self.table_store.scan(table).collect().to_dicts()
+
     def prices(self) -> dict[tuple[str, datetime], int | None]:
         """Shop and time of each sale → price."""
         rows = self.table_store.scan("features/tiny/priced").select("shop", "event_time", "price").collect()
@@ -485,3 +491,81 @@ def test_a_partition_says_what_was_read_as_of_now(shop: Shop) -> None:
 
     entry = shop.table_store.manifest("features/tiny/priced").partitions["2026-01-01"]
     assert entry.metadata["as_of"] == {"validated/tiny/prices": "now"}
+
+
+# --- other readers, and columns that change ---
+
+
+class Fares(dy.Schema):
+    """Prices that were called `cents` before."""
+
+    item = dy.String()
+    fare = evolving(dy.Int64(nullable=True), renamed_from="cents")
+    land = dy.String(nullable=True)
+    tip = dy.Int64(nullable=True)
+    updated_at = utc_time()
+
+
+@pytest.mark.parametrize("read", [read_prices, read_parquet])
+def test_a_renamed_column_is_one_column_of_the_history_also_within_a_partition(
+    shop: Shop, read: Callable[..., pl.DataFrame]
+) -> None:
+    source = replace(SOURCE, read=read, contract=Fares, transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.build(dataset)
+    before = [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")]
+    shop.run("ALTER TABLE prices RENAME COLUMN cents TO fare")
+    shop.run("UPDATE prices SET fare = 11 WHERE item = 'a'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    assert before == [("a", 10), ("b", 20)]
+    assert [(row["item"], row["fare"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 11), ("b", 20)]
+
+
+def test_a_row_that_is_deleted_when_a_column_is_renamed_is_deleted(shop: Shop) -> None:
+    columns = {**Prices.columns(), "cents": evolving(dy.Int64(), aliases="fare")}
+    source = replace(SOURCE, contract=type("Fares", (dy.Schema,), columns), transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.run("ALTER TABLE prices RENAME COLUMN cents TO fare")
+    shop.run("DELETE FROM prices WHERE item = 'b'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    changes = [(row["item"], row["cents"], row[OPERATION]) for row in shop.rows("validated/tiny/prices")]
+    assert changes[2:] == [("a", 10, "update"), ("b", 20, "delete")]
+
+
+class Tipped(Prices):
+    """Prices with a tip that the table has not always had."""
+
+    tip = evolving(dy.Decimal(10, 2), since="2026-01-02", default=Decimal(7))
+
+
+def test_a_change_that_was_seen_before_a_column_came_keeps_its_default(shop: Shop) -> None:
+    source = replace(SOURCE, contract=Tipped, transform=lambda rows: rows)
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+    shop.build(dataset)
+    before = [(row["item"], row["tip"]) for row in shop.rows("validated/tiny/prices")]
+    shop.run("ALTER TABLE prices ADD COLUMN tip INTEGER")
+    shop.run("UPDATE prices SET tip = 1, cents = 11 WHERE item = 'a'")
+    shop.ingest_at(4, dataset)
+
+    shop.build(dataset)
+
+    assert before == [("a", 7), ("b", 7)]
+    assert [(row["item"], row["tip"]) for row in shop.rows("validated/tiny/prices")] == [*before, ("a", 1)]
+
+
+def test_a_transform_of_a_history_that_sorts_its_rows_is_refused(shop: Shop) -> None:
+    source = replace(SOURCE, transform=lambda rows: rows.sort("cents", descending=True))
+    dataset = replace(DATASET, sources=(minimal_dataset.SALES, source), features=())
+    shop.ingest_at(3, dataset)
+
+    with pytest.raises(HeadraceError, match="gave the rows in another order"):
+        shop.build(dataset)

@@ -61,6 +61,21 @@ def test_a_change_of_the_contract_leaves_what_is_computed_from_equal_bytes(rides
     assert not made[FEATURES].computed
 
 
+@pytest.mark.parametrize("column", [dy.List(dy.Int64()), dy.Struct({"a": dy.List(dy.Date()), "b": dy.Decimal(5, 2)})])
+def test_a_nested_column_is_null_before_any_partition_has_it(rides: ChangingSource, column: dy.Column) -> None:
+    rides.declare(schema(fare=dy.Int64(min=0), stops=evolving(column, since=day(1))))
+
+    rides.run(feature_table({"stops": column.dtype}))
+
+    schema_of_table = table_schema(rides.table_store.manifest(VALIDATED))
+    assert rides.rows() == [{"id": 1, "fare": 10, "stops": None}]
+    assert [(row["id"], row["stops"]) for row in rides.rows(FEATURES)] == [(1, None)]
+    assert schema_of_table is not None
+    assert schema_of_table.types["stops"] == column.dtype
+    statement = scan_statement(rides.table_store.paths(VALIDATED), schema_of_table)
+    assert duckdb.connect().execute(statement).fetchall() == [(1, 10, None)]
+
+
 def test_a_column_that_is_gone_is_null_from_then_on(rides: ChangingSource) -> None:
     before = rides.md5s()
     rides.declare(schema(fare=evolving(dy.Int64(min=0), until=day(1))))
@@ -319,6 +334,10 @@ FAULTS = [
     (lambda: {"tip": evolving(dy.Int64(), since=day(2), until=day(1))}, "no partition is from"),
     (lambda: {"tip": evolving(dy.Int64(), default=0)}, "say which with `since` or `until`"),
     (lambda: {"tip": evolving(dy.Int64(), since=day(1), default="x")}, "expected a default of the type Int64"),
+    (
+        lambda: {"tip": evolving(dy.List(dy.Int64()), since=day(1), default=[1])},
+        "a column of the type List(Int64) can have no default",
+    ),
     (lambda: {"tip": evolving(dy.Float64(), since=day(1), default=float("inf"))}, "expected a finite default"),
     (lambda: {"tip": evolving(dy.Int64(), aliases="fare"), "fare": dy.Int64()}, "'fare' is the name of another column"),
     (

@@ -3,6 +3,7 @@
 The oracles are Python's `strptime` and numbers that are written by hand.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.dataset import ObjectSource, Source
-from headrace.validate.columns import utc_time
+from headrace.partitions import Daily
+from headrace.validate.column_history import EarlierType, evolving
+from headrace.validate.columns import boolean, utc_time
 from headrace.validate.csv_dialect import CsvDialect
 from headrace.validate.csv_reader import read_csv
 from headrace.validate.errors import ColumnTypeChangedError
@@ -194,3 +197,26 @@ def test_a_dialect_that_no_file_can_have_is_refused_when_it_is_declared(
         CsvDialect(**arguments)  # type: ignore[arg-type]
 
     assert message in str(refusal.value)
+
+
+def test_a_text_that_an_earlier_form_is_parsed_to_is_read_as_any_text_of_the_file(tmp_path: Path) -> None:
+    columns = {
+        "id": dy.Int64(),
+        "amount": evolving(dy.Float64(), earlier_types=before(lambda text: text.str.strip_suffix(" EUR"))),
+        "day": evolving(dy.Date(), earlier_types=before(lambda text: text.str.head(10))),
+        "paid": evolving(boolean(true=("ja",), false=("nein",)), earlier_types=before(lambda text: text.str.head(4))),
+    }
+    path = tmp_path / "values.csv"
+    path.write_text("id;amount;day;paid\n1;1.234 EUR;03.02.2013 10:00;ja\n2;0,5 EUR;04.02.2013 x;nein!\n")
+    contract = type("Earlier", (dy.Schema,), columns)
+
+    result = validate_partition(
+        replace(SOURCE, contract=contract, partitions=Daily()), "2013-02-01", {"2013-02-01": path}
+    )
+
+    assert result.accepted.rows() == [(1, 1234.0, date(2013, 2, 3), True), (2, 0.5, date(2013, 2, 4), False)]
+
+
+def before(parse: Callable[[pl.Expr], pl.Expr]) -> EarlierType:
+    """A text until March."""
+    return EarlierType(pl.String(), until="2013-03-01", parse=parse)
