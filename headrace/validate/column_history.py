@@ -77,6 +77,13 @@ class ColumnHistory:
         """What files may call the column, beside its name."""
         return (*self.renamed_from, *self.aliases)
 
+    def stored_name(self, file_name: str) -> str:
+        """The earlier name under which a partition keeps the column, by what its file calls it; empty for today's name.
+
+        A file with an alias may be from before any rename, so the table calls its column by the oldest name for ever.
+        """
+        return file_name if file_name in self.renamed_from else next(iter(self.renamed_from), "")
+
 
 def evolving(  # noqa: PLR0913  what can change in a column
     column: C,
@@ -97,7 +104,7 @@ def evolving(  # noqa: PLR0913  what can change in a column
         until: The first partition that may lack it.
         default: Its value in rows of partitions without it, for `transform` and for everyone who reads the table. It is
             not stored in them. Checks say nothing about it.
-        aliases: Other names that files give it. The table calls it by its own name.
+        aliases: Other names that files give it. The table calls it by its own name, or the first of `renamed_from`.
         renamed_from: Names that it had in this table, the oldest first. Partitions whose files call it so keep that
             name; readers see the new one.
         earlier_types: Types that it had before.

@@ -20,7 +20,7 @@ class RawRows:
     Attributes:
         frame: The columns of `contract`, then those that readers add.
         contract: The contract as it holds for these rows.
-        names: Column → its name in the file, where that is an earlier one.
+        names: Column → the earlier name that the partition keeps, where it has one.
     """
 
     frame: pl.DataFrame
@@ -90,11 +90,11 @@ def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, 
     absent = {it for it, history in contract.histories.items() if _is_absent(known, it, history, name)}
     check_columns(where, rows[[it for it in rows.columns if it not in added]], contract, source, name, absent)
     present = [it for it in contract.columns if it not in absent]
-    earlier = {new: old for old, new in renamed.items() if old in contract.histories[new].renamed_from}
+    names = {new: contract.histories[new].stored_name(old) for old, new in renamed.items() if new in present}
     return RawRows(
         known[[*present, *added]],
         contract.fitted(name, frozenset(present)),
-        {new: old for new, old in earlier.items() if new in present},
+        {new: earlier for new, earlier in names.items() if earlier},
     )
 
 

@@ -1,7 +1,7 @@
 """The text of a query: one SELECT that writes nothing, whatever its quotes and comments hold."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.ingest.database.query_text import QueryTextError, check_query
@@ -74,6 +74,7 @@ def test_what_is_not_one_select_that_only_reads_is_refused_with_the_reason(query
 
 
 @settings(max_examples=150)
+@example([";", "--"])
 @given(st.lists(st.sampled_from(PIECES), max_size=8))
 def test_a_second_statement_is_found_wherever_quotes_and_comments_end(pieces: list[str]) -> None:
     """The oracle is a scanner of one character at a time, for what can hide a semicolon."""
@@ -87,7 +88,8 @@ def test_a_second_statement_is_found_wherever_quotes_and_comments_end(pieces: li
 
 
 def _has_bare_semicolon(query: str) -> bool:
-    place = 0
+    """Whether anything but blanks, comments and semicolons comes after a semicolon."""
+    place, is_ended = 0, False
     while place < len(query):
         rest = query[place:]
         escaped = rest[:2].lower() == "e'" and not query[place - 1 : place].isalnum()
@@ -95,6 +97,8 @@ def _has_bare_semicolon(query: str) -> bool:
             place = query.find("\n", place) if "\n" in rest else len(query)
         elif rest.startswith("/*"):
             place = query.index("*/", place + 2) + 2
+        elif is_ended and not rest[0].isspace() and rest[0] != ";":
+            return True
         elif escaped or rest[0] in "'\"`":
             place = _end_of_quote(query, place + escaped, rest[1] if escaped else rest[0], has_escapes=escaped)
         elif rest.startswith(("$$", "$q$")) and not query[place - 1 : place].isalnum():
@@ -103,9 +107,8 @@ def _has_bare_semicolon(query: str) -> bool:
                 place = query.index(tag, place + len(tag)) + len(tag)
             else:
                 place += 1
-        elif rest[0] == ";":
-            return True
         else:
+            is_ended = is_ended or rest[0] == ";"
             place += 1
     return False
 

@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 import pytest
 from changing_source import FEATURES, REJECTED, VALIDATED, ChangingSource, day, feature_table, schema
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.catalog.sql_scan import scan_statement
@@ -421,6 +421,7 @@ class Oracle:
 
 
 @settings(max_examples=15)
+@example(changes=["alias", "rename"])
 @given(changes=CHANGES)
 def test_after_any_changes_old_partitions_have_their_bytes_and_all_rows_the_columns_of_today(
     changes: list[str],
