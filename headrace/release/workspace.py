@@ -13,7 +13,7 @@ from headrace.storage import git, git_commits
 
 log = logging.getLogger(__name__)
 
-TRIES = 5
+TRIES, PAUSE_S = 10, 0.1
 """Releases of several datasets in one workspace move its branch at the same time."""
 
 
@@ -58,7 +58,7 @@ def follow_branch(root: Path, branches: Branches, commit: str) -> None:
             branches.release,
         )
         return
-    for _ in range(TRIES):
+    for tries_left in reversed(range(TRIES)):
         if git.is_ancestor(root, commit, "HEAD"):
             return
         if not git.is_ancestor(root, "HEAD", commit):
@@ -68,9 +68,10 @@ def follow_branch(root: Path, branches: Branches, commit: str) -> None:
         try:
             blocking = _fast_forward(root, before, commit)
         except git.GitError:
-            if git.head(root) == before:  # else another release moved the branch at the same time
+            # Another release may be moving the branch: it changes the index and the files first, HEAD last.
+            if not tries_left:
                 raise
-            time.sleep(0.05)
+            time.sleep(PAUSE_S)
             continue
         if blocking:
             names = ", ".join(blocking)

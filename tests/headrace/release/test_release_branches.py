@@ -4,13 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from release_clones import Clone, Origin, dataset
 
-from headrace.release.branches import latest_local_release, list_releases
-from headrace.storage import git_remote
+from headrace.release.branches import Branches, latest_local_release, list_releases
+from headrace.release.workspace import follow_branch
+from headrace.storage import git, git_remote
 from headrace.storage.git import GitError
 from headrace.storage.git_remote import MovedTagError
 
@@ -257,3 +259,27 @@ def run(clone: Clone, program: str, *arguments: str) -> str:
     done = subprocess.run(command, cwd=clone.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_workspace_follows_while_another_release_has_moved_its_index_and_not_yet_its_head(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, writer = origin.first, origin.clone("writer")
+    for number in range(2):
+        writer.push_file("dvc.lock", f"schema: '2.0'\nstages: {{}}\n# {number}\n")
+    clone.git("fetch", "origin")
+    before, first, last = (clone.git("rev-parse", name) for name in ("HEAD", "origin/main~1", "origin/main"))
+    hash_files = git.hash_files
+    moved: list[str] = []
+
+    def hash_while_the_other_moves(root: Path, paths: Iterable[str]) -> dict[str, str]:
+        if not moved:
+            moved.append(clone.git("read-tree", "-m", "-u", before, first))
+        return hash_files(root, paths)
+
+    monkeypatch.setattr(git, "hash_files", hash_while_the_other_moves)
+    follow_branch(clone.root, Branches.configured(clone.root), last)
+
+    assert moved
+    assert clone.git("rev-parse", "HEAD") == last
+    assert clone.git("status", "--porcelain") == ""
