@@ -163,7 +163,7 @@ class ObjectSource:
     media: bool = field(default=False, kw_only=True)
 
     @property
-    def place(self) -> ObjectLocation:
+    def parsed_location(self) -> ObjectLocation:
         """The bucket and the keys that it names.
 
         Raises:

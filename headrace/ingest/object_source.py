@@ -98,7 +98,7 @@ def place_of(source: ObjectSource) -> ObjectLocation:
         InvalidSourceError: Its location is no address.
     """
     try:
-        return source.place
+        return source.parsed_location
     except InvalidLocationError as error:
         raise InvalidSourceError(f"location: {error}.") from None
 
@@ -318,7 +318,7 @@ def match_partitions(
         listed: The objects below its prefix.
         partitions: What keys have to name, but for the whole table; None if any name will do.
     """
-    pattern, place = re.compile(source.partition), source.place
+    pattern, place = re.compile(source.partition), source.parsed_location
     found: dict[str, list[ObjectMeta]] = {}
     unmatched: list[str] = []
     invalid: dict[str, str] = {}

@@ -79,7 +79,7 @@ class RecordedHistory:
     seen: datetime | None = None
 
     @property
-    def present(self) -> int:
+    def present_rows(self) -> int:
         """Number of rows that are not deleted."""
         return self.state.filter(pl.col(OPERATION) != DELETE).height if self.seen else 0
 
@@ -161,8 +161,8 @@ def deletions_as_loss(table: str, history: RecordedHistory, changes: pl.DataFram
     """What a snapshot shows as deleted, as the guards compare it with what there was."""
     deleted = changes.filter(pl.col(OPERATION) == DELETE).select(source.key)
     inserted = changes.filter(pl.col(OPERATION) == INSERT).height
-    left = history.present - deleted.height + inserted
-    losses = [Loss("row", deleted.height, history.present, left)] if deleted.height else []
+    left = history.present_rows - deleted.height + inserted
+    losses = [Loss("row", deleted.height, history.present_rows, left)] if deleted.height else []
     state = sha256("\n".join(sorted(map(str, deleted.rows()))).encode()).hexdigest()
     return TableLoss(table, losses, state=[state])
 

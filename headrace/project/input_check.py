@@ -296,7 +296,7 @@ class TableGraph:
                 table,
                 path,
                 f"{read.table!r} is a database table that is updated in place, and each partition here is a"
-                f" {own.label}: a change of a row would rewrite the features of all times with what nobody knew then."
+                f" {own.label}: a change of a row would rewrite the features of all times with values not known then."
                 f" Declare `history=True` in its `TableSource` and join it with `join_as_known`,"
                 f' or accept that with `Input({read.table!r}, as_of="now")`',
             )

@@ -90,7 +90,7 @@ def _kernel_faults(table: KernelTable, schemas: dict[str, pl.Schema], dataset: D
 
 
 def _sample_faults(labeling: LabelingTask, schemas: Mapping[str, pl.Schema], dataset: Dataset) -> Iterator[Fault]:
-    """A column that the sample reads and its tables lack. What else a sample without rows raises, rows may mend."""
+    """A column that the sample reads and its tables lack. Other errors may come from there being no rows: no faults."""
     frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in labeling.inputs.items()}
     try:
         labeling.sample(params=labeling.params, **frames)

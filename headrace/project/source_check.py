@@ -75,7 +75,7 @@ def _read_from(source: Source) -> object:
     if isinstance(location, TableSource):
         return location.database, location.table, location.query
     try:
-        place = location.place
+        place = location.parsed_location
     except InvalidLocationError:
         return id(source)
     pattern = location.partition if not place.is_base else re.escape(place.prefix) + location.partition
@@ -212,7 +212,7 @@ def _address_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
         yield Fault(source, at, "expected a `location`, or a `prefix` and its `bucket`, found both: leave one out")
         return
     try:
-        place = location.place
+        place = location.parsed_location
     except InvalidLocationError as error:
         yield Fault(source, at, f"{error}: correct it")
         return
@@ -252,7 +252,7 @@ def _pattern_faults(source: Source, location: ObjectSource, pattern: re.Pattern[
 def _relative_pattern_faults(source: Source, location: ObjectSource, begins: str) -> Iterator[Fault]:
     """A pattern that begins as the location does: its author may have meant the whole key."""
     try:
-        prefix = location.place.prefix
+        prefix = location.parsed_location.prefix
     except InvalidLocationError:
         return
     if prefix and begins.startswith(prefix):

@@ -141,7 +141,7 @@ def _has_all(schema: Schema, columns: Sequence[TableColumn]) -> bool:
         if own is None:
             if column.type:
                 return False
-        elif own.name != column.name or (column.type and widest(own.type, column.type) not in (own.type, None)):
+        elif own.name != column.name or (column.type and common_type(own.type, column.type) not in (own.type, None)):
             return False
     return True
 
@@ -174,10 +174,10 @@ def _common_type(table: str, fields: Sequence[SchemaField], declared: str) -> "p
         if len(types) == 1:
             return types[0]
         raise _mixed(table, fields)
-    common = reduce(lambda one, each: one and widest(one, each.type), fields[1:], fields[0].type)  # type: ignore[arg-type,return-value]
+    common = reduce(lambda one, each: one and common_type(one, each.type), fields[1:], fields[0].type)  # type: ignore[arg-type,return-value]
     if not common:
         raise _mixed(table, fields)
-    wider = widest(common, declared) if declared else None
+    wider = common_type(common, declared) if declared else None
     return polars_type(SchemaField(0, "", wider or common))
 
 
@@ -190,7 +190,7 @@ def _mixed(table: str, fields: Sequence[SchemaField]) -> MixedTypesError:
     )
 
 
-def widest(one: str, other: str) -> str | None:
+def common_type(one: str, other: str) -> str | None:
     """Arrow's name of the type that holds every value of both types; None if there is none."""
     if one == other:
         return one

@@ -150,7 +150,7 @@ def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
         yield f"{pluralize(count, 'line')} cannot be read and will be rejected rows, the first is {first}."
     if isinstance(draft.location, ObjectSource) and draft.location.bucket.startswith(FOLDER_SCHEME):
         what = "folder" if draft.location.prefix.endswith("/") else "file"
-    if isinstance(draft.location, ObjectSource) and draft.location.place.is_folder:
+    if isinstance(draft.location, ObjectSource) and draft.location.parsed_location.is_folder:
         address = draft.location.location
         what, shared = ("folder", f"{draft.name}/") if address.endswith("/") else ("file", address.rpartition("/")[2])
         yield (

@@ -96,7 +96,7 @@ def _named(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _formatted(rows: pl.DataFrame, dialect: CsvDialect) -> pl.DataFrame:
     """Rows whose columns say in which forms their texts are, if the dialect declares some."""
-    return rows if dialect.formats is None else dialect.formats.wrap(rows)
+    return rows if dialect.formats is None else dialect.formats.wrap_columns(rows)
 
 
 def _in_utf_8(content: bytes, encoding: str) -> tuple[bytes, bool]:

@@ -14,7 +14,7 @@ from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
 from headrace.validate.duration_text import parse_duration
 from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
-from headrace.validate.text_formats import TextFormats, formats_of, shape, text_of_cell
+from headrace.validate.text_formats import TextFormats, format_pattern, formats_of, text_of_cell
 
 TimeUnit = Literal["ns", "us", "ms"]
 
@@ -158,7 +158,9 @@ def _from_formatted(
     if wanted.is_numeric():
         return _number(formats.plain_number(text), wanted)
     if wanted == pl.Date and formats.dates:
-        parsed = (_if_shaped(text, shape(form), text.str.to_date(form, strict=False)) for form in formats.dates)
+        parsed = (
+            _if_shaped(text, format_pattern(form), text.str.to_date(form, strict=False)) for form in formats.dates
+        )
         return pl.coalesce(*parsed)
     if wanted == UTC_MICROSECONDS and formats.times:
         return pl.coalesce(*(_formatted_time(text, form) for form in formats.times))
@@ -166,7 +168,9 @@ def _from_formatted(
 
 
 def _formatted_time(text: pl.Expr, form: str) -> pl.Expr:
-    return _if_shaped(text, shape(form), text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
+    return _if_shaped(
+        text, format_pattern(form), text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+    )
 
 
 def _from_json(column: pl.Expr, wanted: pl.DataType, words: Mapping[str, bool] | None) -> pl.Expr | None:

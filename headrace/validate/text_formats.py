@@ -60,7 +60,7 @@ class TextFormats:
         """The type of a column of text in these forms."""
         return pl.Struct({FIELD + json.dumps(asdict(self)): pl.String})
 
-    def wrap(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def wrap_columns(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of text as columns of this type."""
         return rows.select(self.cells(pl.col(name)).alias(name) for name in rows.columns)
 
@@ -98,7 +98,7 @@ def _formats(name: str) -> TextFormats:
 
 
 @cache
-def shape(form: str) -> str:
+def format_pattern(form: str) -> str:
     """The pattern of texts of a format."""
     return f"^{''.join(DIRECTIVES.get(part) or re.escape(part) for part in IN_FORMAT.findall(form))}$"
 

@@ -69,7 +69,6 @@ def test_parquet_is_read_without_the_columns_that_nobody_declares(page: dict[str
 
 
 def test_a_sheet_is_read_below_its_header_and_an_error_is_rejected(page: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("fastexcel", reason="the extra `excel` is not installed")
     lines = [
         [text("Orders")],
         [text("order_id"), text("amount")],

@@ -66,8 +66,8 @@ def is_of(title: str, kind: type) -> bool:
 
 
 OBJECTS = [title for title in RECIPES if is_of(title, ObjectSource)]
-IN_BUCKET = [title for title in OBJECTS if not declared(title)["LOCATION"].place.bucket]
-IN_FOLDER = [title for title in OBJECTS if declared(title)["LOCATION"].place.is_folder]
+IN_BUCKET = [title for title in OBJECTS if not declared(title)["LOCATION"].parsed_location.bucket]
+IN_FOLDER = [title for title in OBJECTS if declared(title)["LOCATION"].parsed_location.is_folder]
 DATABASE = [title for title in RECIPES if title not in OBJECTS]
 
 

@@ -78,7 +78,7 @@ def test_a_pattern_sees_what_follows_the_location_and_of_a_named_object_its_file
 
 
 def test_a_prefix_is_recorded_as_before_and_its_pattern_sees_the_whole_key() -> None:
-    place = ObjectSource("orders/", r"orders/(?P<partition>.+)\.csv", ".csv", "raw").place
+    place = ObjectSource("orders/", r"orders/(?P<partition>.+)\.csv", ".csv", "raw").parsed_location
 
     assert (place.bucket, place.prefix, place.object_key) == ("raw", "orders/", "")
     assert place.below("orders/a.csv") == "orders/a.csv"

@@ -139,7 +139,7 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
         return _access_denied(error, where, place, seconds)
     if isinstance(error, UntrustedCertificateError):
         return StorageError(
-            f"{where}: its certificate is not trusted here: {error} Correct {place.setting('ENDPOINT')}, or set"
+            f"{where}: its certificate is not trusted here: {error} Correct {place.variable_name('ENDPOINT')}, or set"
             " AWS_CA_BUNDLE and SSL_CERT_FILE to the certificates of the authority that signed it."
         )
     if isinstance(error, IncompleteReadError):
@@ -148,13 +148,13 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
             " read, the server has lost the bytes of this one: `headrace doctor --repair` mends what a release names."
         )
     return StorageUnreachableError(
-        f"{where}: tried for {seconds:.0f} s, last seen: {error} Check {place.setting('ENDPOINT')} and that the server"
-        " runs (`headrace stack status`)."
+        f"{where}: tried for {seconds:.0f} s, last seen: {error} Check {place.variable_name('ENDPOINT')} and that the"
+        " server runs (`headrace stack status`)."
     )
 
 
 def _keys(place: BucketLocation) -> str:
-    return f"{place.setting('ACCESS_KEY')} and {place.setting('SECRET_KEY')}"
+    return f"{place.variable_name('ACCESS_KEY')} and {place.variable_name('SECRET_KEY')}"
 
 
 def _access_denied(error: S3RequestError, where: str, place: BucketLocation, seconds: float) -> StorageError:
@@ -173,7 +173,7 @@ def _access_denied(error: S3RequestError, where: str, place: BucketLocation, sec
     if error.code in ELSEWHERE:
         return StorageError(
             f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set"
-            f" {place.setting('REGION')} to the one it is in."
+            f" {place.variable_name('REGION')} to the one it is in."
         )
     if is_retryable(error):
         hint = CLOCK_HINT if error.code in CLOCK else "Try again later."

@@ -80,7 +80,7 @@ class BucketLocation:
     profile: str | None = None
     variables: str = ""
 
-    def setting(self, name: str) -> str:
+    def variable_name(self, name: str) -> str:
         """The environment variable with a setting of this place, for messages: `ENDPOINT`, `ACCESS_KEY`, `REGION`."""
         return f"{self.variables}{name}" if self.variables else AWS_VARIABLES[name]
 
@@ -101,7 +101,7 @@ class BucketLocation:
         return NotConfiguredError(
             f"s3://{self.bucket}: expected an address such as http://127.0.0.1:9000 as endpoint, found something else,"
             " which is not shown because it may hold credentials. Correct"
-            f" {self.setting('ENDPOINT')}."
+            f" {self.variable_name('ENDPOINT')}."
         )
 
     @property

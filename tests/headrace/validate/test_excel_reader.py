@@ -25,8 +25,6 @@ from headrace.validate.stage import validation_stage
 from headrace.validate.unreadable import UnreadableError
 from headrace.validate.validate_partition import validate_partition
 
-pytest.importorskip("fastexcel", reason="the extra `excel` is not installed")
-
 HEADER = (text("id"), text("v"))
 
 
